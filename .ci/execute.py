@@ -36,7 +36,7 @@ def run_one(path, flags):
         for o in outputs:
             if o.get('name') == 'stderr': sys.stderr.write(f'{path.name}[{i}] {"".join(o["text"])}\n')
         if shell.exc:
-            print(f'{path.name}[{i}] raised:\n{cell.source}\n', *traceback.format_exception(shell.exc), sep='\n', file=sys.stderr)
+            print(f'{path.name}[{i}] raised:\n{cell.source}\n\n{"".join(traceback.format_exception(shell.exc))}', file=sys.stderr)
             return 1
         cell.outputs = [o for o in outputs if o.get('name') != 'stderr']
     write_nb(nb, path)

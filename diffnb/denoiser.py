@@ -8,6 +8,7 @@ __all__ = ['kinds', 'to_x0', 'target', 'small_large', 'Prediction', 'Denoiser']
 # %% ../nbs/22_denoiser.ipynb #1cb2ff64
 from typing import NamedTuple
 import torch
+from fastcore.basics import patch
 from torch import nn
 from .schedule import Schedule, check_t, like
 from .posterior import posterior_coefficients
@@ -98,9 +99,6 @@ class Denoiser(nn.Module):
         return output.chunk(2, dim=1) if self.variance == 'learned' else (output, None)
 
 # %% ../nbs/22_denoiser.ipynb #bbb9f0f9
-from fastcore.basics import patch
-
-# %% ../nbs/22_denoiser.ipynb #cc4d0069
 @patch
 def p_mean_variance(self:Denoiser,
                     x_t:torch.Tensor,       # noisy data [B, C, ...]

@@ -62,6 +62,7 @@ def trajectory(model,                     # a Denoiser
         with torch.no_grad(): x = step(model, x, t, s, generator=generator, **cond)
         yield s, x
 
+# %% ../nbs/24_sample.ipynb #25e929a8
 def sample(model, x_T:torch.Tensor, step, taus, generator:torch.Generator=None, # as in trajectory
            progress:bool=False,           # a progress bar with the time left
            **cond) -> torch.Tensor:       # x_0 [B, ...]

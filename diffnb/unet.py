@@ -151,7 +151,7 @@ class UNet(nn.Module):
                  channels:int=16,         # width of the finest level; a multiple of groups
                  mults:tuple=(1, 2),      # one level for each; width of a level = channels * mult
                  blocks:int=1,            # residual blocks of a level on the way down; one more on the way up
-                 attention:tuple=(1,),    # levels with attention after every block, 0 the finest; the middle always has it
+                 attention:tuple=(),      # levels with attention after every block, 0 the finest; the middle always has it
                  heads:int=4,             # attention heads
                  dropout:float=0.,        # in the residual blocks
                  num_classes:int=None,    # number of labels y; None: the network takes no label
@@ -188,7 +188,7 @@ def forward(self:UNet,
         h = stage(h, emb, size=saved[-1].shape[2:] if saved else None)
     return self.out(h)
 
-# %% ../nbs/30_unet.ipynb #e173c306
+# %% ../nbs/30_unet.ipynb #bfad958f
 class MLP(nn.Module):
     "A network for vectors with the interface of the U-Net: net(x_t [B,dim], t [B]) -> [B,out_dim]."
     def __init__(self,
