@@ -180,10 +180,12 @@ def read_image(path, channels:int) -> torch.Tensor: # an image file; 1 or 3 -> u
     from PIL import Image, ImageOps
     try:
         if str(path).lower().endswith(('.jpg', '.jpeg', '.png')):
-            image = decode_image(read_file(str(path)), ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB, apply_exif_orientation=True)
+            image = decode_image(read_file(str(path)), ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB,
+                                 apply_exif_orientation=True)
             if image.dtype != torch.uint8: raise ValueError("only 8-bit images can be used")
             return image
-        with Image.open(path) as image: return pil_to_tensor(ImageOps.exif_transpose(image).convert('L' if channels == 1 else 'RGB'))
+        with Image.open(path) as image:
+            return pil_to_tensor(ImageOps.exif_transpose(image).convert('L' if channels == 1 else 'RGB'))
     except Exception as e: raise ValueError(f"cannot read the image {path}: {re.sub(r'.*[.]cpp:[0-9]+, ', '', str(e)).strip() or type(e).__name__}") from None
 
 # %% ../nbs/31_data.ipynb #95c36e41
@@ -213,7 +215,8 @@ class FileData(ExampleSet):
         if not self.image_size:
             for path, other in zip(looked, sizes): same_size(self.paths[0], size, path, other)
     def read_one(self, path):
-        if self.grey_so_far and read_header(path)[0] > 1: raise ValueError(f"{path} has colour, but the files looked at first had none")
+        if self.grey_so_far and read_header(path)[0] > 1:
+            raise ValueError(f"{path} has colour, but the files looked at first had none")
         image = read_image(path, self.shape[0])
         if self.image_size: return resize_crop(image, self.image_size)
         same_size(self.paths[0], self.shape[1:], path, image.shape[1:])
@@ -258,21 +261,24 @@ def load_data(name='digits',            # one of `known`, or a folder of images
         return toy(name, train)
     if name in known: return published(name, data_root(root), train, image_size, download)
     if name and Path(name).is_dir(): return folder_data(name, train, image_size)
-    if name and Path(name).is_file(): raise ValueError(f"{name} is a file: give a folder of images, or one of {', '.join(known)}")
+    if name and Path(name).is_file():
+        raise ValueError(f"{name} is a file: give a folder of images, or one of {', '.join(known)}")
     if os.sep in name: raise FileNotFoundError(f"no folder {name}")
     raise ValueError(f"unknown data set {name!r}: choose from {', '.join(known)}, or give the path of a folder of images")
 
 # %% ../nbs/31_data.ipynb #35ab4553
 def data_root(root=None) -> Path: # a folder that must exist, or None for ~/.cache/diffnb, which is made
     "The folder of downloaded data."
-    if root is not None and not Path(root).is_dir(): raise FileNotFoundError(f"no folder {root} (make it first if files shall be downloaded to it)")
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(f"no folder {root} (make it first if files shall be downloaded to it)")
     if root is None: (root := Path('~/.cache/diffnb').expanduser()).mkdir(parents=True, exist_ok=True)
     return Path(root)
 
 def published(name, root, train, image_size, download) -> ExampleSet: # as in `load_data`
     "A published set that torchvision knows."
     if name in ('mnist', 'fashion_mnist'):
-        return idx_data(name, {'mnist': 'MNIST', 'fashion_mnist': 'FashionMNIST'}[name], root, train, download, image_size)
+        return idx_data(name, {'mnist': 'MNIST', 'fashion_mnist': 'FashionMNIST'}[name], root, train, download,
+                        image_size)
     if name == 'cifar10':
         found = fetch('CIFAR10', root, download, train=train)
         pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
@@ -290,7 +296,8 @@ class BatchOrder:
     "The indices of step start, start+1, ... without end, each an array [batch_size]; a `batch_sampler` for DataLoader."
     def __init__(self, n:int, batch_size:int, seed:int=0, start:int=0): # examples; per batch; which order; first step
         for name, value, low in (('batch_size', batch_size, 1), ('seed', seed, 0), ('start', start, 0)):
-            if isinstance(value, bool) or int(value) != value or value < low: raise ValueError(f"{name} must be a whole number, at least {low}, got {value!r}")
+            if isinstance(value, bool) or int(value) != value or value < low:
+                raise ValueError(f"{name} must be a whole number, at least {low}, got {value!r}")
         self.n, self.batch_size, self.seed, self.start = n, int(batch_size), int(seed), int(start)
     def __iter__(self):
         epoch, place = divmod(self.start * self.batch_size, self.n)

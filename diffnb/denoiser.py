@@ -84,8 +84,10 @@ class Denoiser(nn.Module):
                  clip:tuple=None):            # (lo, hi) for the predicted x_0, or None
         super().__init__()
         if predicts not in kinds: raise ValueError(f"unknown prediction {predicts!r}: choose from {', '.join(kinds)}")
-        if variance not in ('small', 'large', 'learned'): raise ValueError(f"unknown variance {variance!r}: choose from small, large, learned")
-        if clip is not None and not clip[0] < clip[1]: raise ValueError(f"clip must be (lo, hi) with lo < hi, got {clip}")
+        if variance not in ('small', 'large', 'learned'):
+            raise ValueError(f"unknown variance {variance!r}: choose from small, large, learned")
+        if clip is not None and not clip[0] < clip[1]:
+            raise ValueError(f"clip must be (lo, hi) with lo < hi, got {clip}")
         self.net, self.sched, self.predicts, self.variance, self.clip = net, sched, predicts, variance, clip
 
     def forward(self, x_t, t, **cond):        # noisy data [B, ...]; int or LongTensor [B] in 1..T
@@ -116,6 +118,7 @@ def p_mean_variance(self:Denoiser,
     small, large, log_small, log_large = like(x_t, *small_large(self.sched, t, s))
     variance = variance or self.variance
     if variance == 'learned': log_var = (o + 1)/2 * log_large + (1 - o)/2 * log_small; var = log_var.exp()
-    elif variance in ('small', 'large'): var, log_var = (small, log_small) if variance == 'small' else (large, log_large)
+    elif variance in ('small', 'large'):
+        var, log_var = (small, log_small) if variance == 'small' else (large, log_large)
     else: raise ValueError(f"unknown variance {variance!r}: choose from small, large, learned")
     return Prediction(w_0 * x0 + w_t * x_t, var, log_var, x0, (x_t - signal * x0) / noise)

@@ -22,7 +22,8 @@ def energy_distance(x:torch.Tensor,      # sample [n, ...]
                    ) -> float:           # at least 0, in the unit of x
     "2 E|X-Y| - E|X-X'| - E|Y-Y'| (Székely & Rizzo), with flattened points."
     x, y = flat(x), flat(y)
-    if x.shape[1] != y.shape[1]: raise ValueError(f"the samples have different dimensions, {x.shape[1]} and {y.shape[1]}")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"the samples have different dimensions, {x.shape[1]} and {y.shape[1]}")
     mean = lambda a, b: torch.stack([torch.cdist(part, b).sum() for part in a.split(1024)]).sum() / (len(a) * len(b))
     return (2*mean(x, y) - mean(x, x) - mean(y, y)).item()
 
@@ -41,7 +42,8 @@ def frechet_distance(x:torch.Tensor,     # sample [n, ...]: images, or features 
     "Fréchet distance of the Gaussians with the samples' means and covariances (E33); no feature network."
     from torchmetrics.image.fid import FrechetInceptionDistance
     x, y = flat(x), flat(y)
-    if x.shape[1] != y.shape[1]: raise ValueError(f"the samples have different dimensions, {x.shape[1]} and {y.shape[1]}")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"the samples have different dimensions, {x.shape[1]} and {y.shape[1]}")
     features = torch.nn.Identity(); features.num_features = x.shape[1]
     fid = FrechetInceptionDistance(features, normalize=True).to(x.device).set_dtype(torch.float64)
     fid.update(x, real=True); fid.update(y, real=False)

@@ -35,7 +35,8 @@ def q_sample(sched:Schedule,
              eps:torch.Tensor,        # standard normal noise of x0's shape
             ) -> torch.Tensor:        # x_t, [B, ...], in x0's dtype
     "Straight from x_0 to x_t in one step (E2)."
-    if eps.shape != x0.shape: raise ValueError(f"eps must have the shape of x0, {list(x0.shape)}, got {list(eps.shape)}")
+    if eps.shape != x0.shape:
+        raise ValueError(f"eps must have the shape of x0, {list(x0.shape)}, got {list(eps.shape)}")
     signal, noise = like(x0, sched.signal(t), sched.noise(t))
     return signal * x0 + noise * eps
 

@@ -17,7 +17,8 @@ def eps_weight(sched:Schedule,
                variance:str='small',        # 'small': σ² = β̃_t, or 'large': σ² = β_t
               ) -> torch.Tensor:            # like sched.at(…, t), float64; nats for each unit of squared error
     "β_t² / (2 σ_t² α_t (1-ᾱ_t)): what a squared error of the noise costs in the bound (E14)."
-    if variance not in ('small', 'large'): raise ValueError(f"unknown variance {variance!r}: choose from small, large")
+    if variance not in ('small', 'large'):
+        raise ValueError(f"unknown variance {variance!r}: choose from small, large")
     t = check_t(t, sched.T, low=1)
     log_var = small_large(sched, t)[2 if variance == 'small' else 3]
     return sched.at('beta', t)**2 / (2 * log_var.exp() * sched.at('alpha', t) * sched.noise(t)**2)
@@ -31,7 +32,8 @@ def simple_loss(model,                          # a Denoiser
                 **cond,                         # passed on to the network
                ) -> torch.Tensor:               # [B], mean squared error of what the network predicts
     "L_simple for each image: mean squared error between the network's target and its output at x_t (E15)."
-    if not x0.is_floating_point(): raise ValueError(f"x0 must be floating point with values in [-1, 1], got {x0.dtype}")
+    if not x0.is_floating_point():
+        raise ValueError(f"x0 must be floating point with values in [-1, 1], got {x0.dtype}")
     if x0.device.type == 'cpu' and not x0.isfinite().all(): raise ValueError("x0 has NaN or infinite values")
     sched, device = model.sched, x0.device if generator is None else generator.device
     if t is None: t = torch.randint(1, sched.T + 1, (len(x0),), generator=generator, device=device).to(x0.device)

@@ -21,10 +21,12 @@ class GaussianMixture:
         self.means, self.covs, weights = (torch.as_tensor(a, dtype=torch.float64) for a in (means, covs, weights))
         if self.means.ndim != 2: raise ValueError(f"means must have the shape [K, D], got {list(self.means.shape)}")
         K, D = self.means.shape
-        if self.covs.shape != (K, D, D) or weights.shape != (K,): raise ValueError(f"{K} means in {D} dimensions need covs [{K}, {D}, {D}] and weights [{K}], got {list(self.covs.shape)} and {list(weights.shape)}")
+        if self.covs.shape != (K, D, D) or weights.shape != (K,):
+            raise ValueError(f"{K} means in {D} dimensions need covs [{K}, {D}, {D}] and weights [{K}], got {list(self.covs.shape)} and {list(weights.shape)}")
         if not (weights > 0).all(): raise ValueError("weights must be positive numbers")
         self.eigenvalues, self.eigenvectors = torch.linalg.eigh(self.covs)
-        if not torch.equal(self.covs, self.covs.mT) or (self.eigenvalues < 0).any(): raise ValueError("covs must be symmetric and positive semi-definite")
+        if not torch.equal(self.covs, self.covs.mT) or (self.eigenvalues < 0).any():
+            raise ValueError("covs must be symmetric and positive semi-definite")
         self.weights = weights / weights.sum()
 
     def sample(self, n:int,                         # how many points

@@ -68,7 +68,8 @@ def show_images(x,                  # [N, C, H, W] in [-1, 1], C = 1 or 3
     "A grid of images; values outside [-1, 1] are cut off."
     from torchvision.utils import make_grid
     x = torch.as_tensor(x).detach().float().cpu()
-    if x.ndim != 4 or x.shape[1] not in (1, 3): raise ValueError(f"images have the shape [N, 1 or 3, H, W], got {list(x.shape)}")
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"images have the shape [N, 1 or 3, H, W], got {list(x.shape)}")
     ncol = min(ncol, len(x))
     grid = make_grid((x.clamp(-1, 1) + 1)/2, nrow=ncol, padding=1, pad_value=.5)
     if ax is None: ax = panels(width=scale*ncol, height=scale*math.ceil(len(x)/ncol) + (.3 if title else 0))
@@ -86,8 +87,10 @@ def filmstrip(rows,                 # list of rows; a row is a list of frames: c
               ncol:int=4):          # images in a row of a frame
     "Frames along time: a column for each time, a row for each film."
     import matplotlib.pyplot as plt
-    if any(len(row) != len(times) for row in rows): raise ValueError(f"every row needs {len(times)} frames, got {[len(r) for r in rows]}")
-    _, axes = plt.subplots(len(rows), len(times), figsize=(size*len(times), size*len(rows) + .25), layout='constrained', squeeze=False)
+    if any(len(row) != len(times) for row in rows):
+        raise ValueError(f"every row needs {len(times)} frames, got {[len(r) for r in rows]}")
+    _, axes = plt.subplots(len(rows), len(times), figsize=(size*len(times), size*len(rows) + .25),
+                           layout='constrained', squeeze=False)
     for i, row in enumerate(rows):
         for j, frame in enumerate(row):
             ax = axes[i, j]

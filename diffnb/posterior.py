@@ -17,7 +17,8 @@ def posterior_coefficients(sched:Schedule,
     "Mean weights and variance of q(x_s | x_t, x_0) for a jump from t down to s (E7)."
     t = check_t(t, sched.T, low=1)
     s = t - 1 if s is None else check_t(s, sched.T)
-    if not isinstance(t, torch.Tensor) and not isinstance(s, torch.Tensor) and s >= t: raise ValueError(f"a step goes from t down to s < t, got t = {t}, s = {s}")
+    if not isinstance(t, torch.Tensor) and not isinstance(s, torch.Tensor) and s >= t:
+        raise ValueError(f"a step goes from t down to s < t, got t = {t}, s = {s}")
     ratio, noise_t, noise_s = sched.signal(t) / sched.signal(s), sched.noise(t)**2, sched.noise(s)**2
     jump = noise_t - ratio**2 * noise_s                        # b²_{t|s}; β_t for a single step
     return sched.signal(s) * jump / noise_t, ratio * noise_s / noise_t, jump * noise_s / noise_t
@@ -28,7 +29,8 @@ def q_posterior(sched:Schedule,
                 t, s=None,                 # int or LongTensor [B]; s = t-1 unless given
                ) -> tuple:                 # mean [B, ...], variance that broadcasts against it
     "Mean and variance of q(x_s | x_t, x_0) (E7)."
-    if x0.shape != x_t.shape: raise ValueError(f"x0 and x_t must have one shape, got {list(x0.shape)} and {list(x_t.shape)}")
+    if x0.shape != x_t.shape:
+        raise ValueError(f"x0 and x_t must have one shape, got {list(x0.shape)} and {list(x_t.shape)}")
     w_0, w_t, var = like(x_t, *posterior_coefficients(sched, t, s))
     return w_0 * x0 + w_t * x_t, var
 

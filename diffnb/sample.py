@@ -15,7 +15,8 @@ from .forward import randn_like
 class DDPM:
     "A step of ancestral sampling, x_t to x_s: the model's mean plus its noise (E13, E16)."
     def __init__(self, variance:str=None):      # 'small' or 'large' instead of the model's own
-        if variance not in (None, 'small', 'large', 'learned'): raise ValueError(f"unknown variance {variance!r}: choose from small, large, learned")
+        if variance not in (None, 'small', 'large', 'learned'):
+            raise ValueError(f"unknown variance {variance!r}: choose from small, large, learned")
         self.variance = variance
 
     def __call__(self, model, x, t:int, s:int, generator:torch.Generator=None, **cond):
@@ -31,7 +32,8 @@ def timesteps(T:int,                      # steps of the schedule
              ) -> list:                   # S decreasing ints in 1..T, then 0
     "The times a strided chain stops at, ending in 0 (E25)."
     S = T if S is None else S
-    if isinstance(S, bool) or int(S) != S or not 1 <= S <= T: raise ValueError(f"the number of steps must be a whole number in 1..{T}, got {S}")
+    if isinstance(S, bool) or int(S) != S or not 1 <= S <= T:
+        raise ValueError(f"the number of steps must be a whole number in 1..{T}, got {S}")
     i = torch.arange(S, dtype=torch.float64)
     if spacing == 'trailing': up = T - (S - 1 - i) * T / S
     elif spacing == 'leading': up = 1 + i * (T // S)
@@ -39,14 +41,16 @@ def timesteps(T:int,                      # steps of the schedule
     elif spacing == 'quad': up = 1 + (i / max(S - 1, 1))**2 * (.8*T - 1) if S > 1 else i + .8*T
     else: raise ValueError(f"unknown spacing {spacing!r}: choose from {', '.join(spacings)}")
     up = up.round().long()
-    up = torch.maximum(up, (up - torch.arange(S)).cummax(0).values + torch.arange(S))       # strictly increasing even where quad crowds
+    # strictly increasing even where quad crowds
+    up = torch.maximum(up, (up - torch.arange(S)).cummax(0).values + torch.arange(S))
     return [*up.flip(0).clamp(1, T).tolist(), 0]
 
 # %% ../nbs/24_sample.ipynb #a638518a
 def check_taus(taus, T:int) -> list: # the same as ints; ValueError unless they decrease from at most T to 0
     "A list of times to stop at, checked."
     taus = [check_t(t, T) for t in taus]
-    if len(taus) < 2 or taus[-1] != 0 or any(t <= s for t, s in pairwise(taus)): raise ValueError(f"times must decrease and end in 0, got {taus if len(taus) < 10 else [*taus[:4], '...', *taus[-4:]]}")
+    if len(taus) < 2 or taus[-1] != 0 or any(t <= s for t, s in pairwise(taus)):
+        raise ValueError(f"times must decrease and end in 0, got {taus if len(taus) < 10 else [*taus[:4], '...', *taus[-4:]]}")
     return taus
 
 def trajectory(model,                     # a Denoiser
@@ -72,5 +76,6 @@ def sample(model, x_T:torch.Tensor, step, taus, generator:torch.Generator=None, 
         from tqdm.auto import tqdm
         walk = tqdm(walk, total=len(taus), desc='sampling', leave=False)
     for _, x in walk: pass
-    if not x.isfinite().all(): raise ValueError("the chain ended in NaN or infinite values: is the network trained, and does it fit the schedule?")
+    if not x.isfinite().all():
+        raise ValueError("the chain ended in NaN or infinite values: is the network trained, and does it fit the schedule?")
     return x

@@ -16,7 +16,8 @@ def check_t(t,                      # int, or LongTensor of any shape: time inde
            ):                       # t itself; ValueError unless it is an integer within low..T
     "A time index, checked. On a GPU only the dtype is looked at: reading values there would stall the device."
     if isinstance(t, torch.Tensor):
-        if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool: raise ValueError(f"t must be an int or an integer tensor, got dtype {t.dtype}")
+        if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
+            raise ValueError(f"t must be an int or an integer tensor, got dtype {t.dtype}")
         if t.device.type == 'cpu' and t.numel() and not (low <= t.min() and t.max() <= T):
             raise ValueError(f"t must lie in {low}..{T}, got {int(t.min())}..{int(t.max())}")
         return t
@@ -29,9 +30,11 @@ class Schedule:
     "A noise schedule: float64 tables `beta`, `alpha`, `alpha_bar`, `beta_tilde` of T+1 entries; entry 0 is clean data (E1, E2, E7)."
     def __init__(self, beta):       # β_1 … β_T, each inside (0, 1); ValueError otherwise
         beta = torch.as_tensor(beta, dtype=torch.float64).detach().cpu()
-        if beta.ndim != 1 or len(beta) == 0: raise ValueError(f"beta must be a list of at least one number, got shape {list(beta.shape)}")
+        if beta.ndim != 1 or len(beta) == 0:
+            raise ValueError(f"beta must be a list of at least one number, got shape {list(beta.shape)}")
         inside = (beta > 0) & (beta < 1)                      # NaN is not inside either
-        if not inside.all(): raise ValueError(f"every beta must lie inside (0, 1), but beta_{int(inside.long().argmin()) + 1} = {beta[~inside][0].item()}")
+        if not inside.all():
+            raise ValueError(f"every beta must lie inside (0, 1), but beta_{int(inside.long().argmin()) + 1} = {beta[~inside][0].item()}")
         zero = beta.new_zeros(1)
         self.T, self.beta = len(beta), torch.cat([zero, beta])
         self.alpha = 1 - self.beta
@@ -85,5 +88,6 @@ def like(x:torch.Tensor,            # [B, ...]
         ) -> list:                  # the same, shaped to broadcast against x, in x's dtype
     "Coefficients that multiply x image by image. ValueError if there is neither one nor B of them."
     for c in coefficients:
-        if c.ndim and (c.ndim != 1 or c.shape[0] != x.shape[0]): raise ValueError(f"x has a batch of {x.shape[0]}, but t has the shape {list(c.shape)}")
+        if c.ndim and (c.ndim != 1 or c.shape[0] != x.shape[0]):
+            raise ValueError(f"x has a batch of {x.shape[0]}, but t has the shape {list(c.shape)}")
     return [c if c.ndim == 0 else c.to(x.dtype).reshape(-1, *[1]*(x.ndim - 1)) for c in coefficients]

@@ -34,11 +34,13 @@ def check_grid(x:torch.Tensor,          # [...] images
                bins:int=256,            # number of values a pixel can have, at least 2
               ):                        # nothing; ValueError if a value is not one of `bins` equally spaced ones in [-1, 1]
     "Are these images, on the grid that the discretised decoder assumes? Reads all values: on a GPU, call it once, not in a loop."
-    if isinstance(bins, bool) or int(bins) != bins or bins < 2: raise ValueError(f"bins must be a whole number of at least 2, got {bins!r}")
+    if isinstance(bins, bool) or int(bins) != bins or bins < 2:
+        raise ValueError(f"bins must be a whole number of at least 2, got {bins!r}")
     if not x.numel(): return
     if not x.isfinite().all(): raise ValueError("images must be finite numbers, but there are NaN or infinite values")
     lo, hi = x.min().item(), x.max().item()
-    if lo < -1 - 1e-3 or hi > 1 + 1e-3: raise ValueError(f"images lie in [-1, 1], but values reach from {lo:.4g} to {hi:.4g}")
+    if lo < -1 - 1e-3 or hi > 1 + 1e-3:
+        raise ValueError(f"images lie in [-1, 1], but values reach from {lo:.4g} to {hi:.4g}")
     k = (x + 1)/2 * (bins - 1)
     if ((k - k.round()).abs() > .1).any():
         raise ValueError(f"values are not on the grid of bins={bins} levels in [-1, 1]: give the right number of levels, or bins=None for data that are not images")
@@ -87,5 +89,7 @@ def vb_term(model,                      # has .sched and .p_mean_variance(x_t, t
         if bins is not None: check_grid(x0, bins)
         elif not x0.isfinite().all(): raise ValueError("x0 has NaN or infinite values")
     p = model.p_mean_variance(x_t, t, **cond)
-    if isinstance(t, int): return _bits_per_dim(_decoder_nats(x0, p, bins) if t == 1 else _kl_nats(sched, x0, x_t, t, p))
-    return torch.where(t == 1, _bits_per_dim(_decoder_nats(x0, p, bins)), _bits_per_dim(_kl_nats(sched, x0, x_t, t, p)))
+    if isinstance(t, int):
+        return _bits_per_dim(_decoder_nats(x0, p, bins) if t == 1 else _kl_nats(sched, x0, x_t, t, p))
+    return torch.where(t == 1, _bits_per_dim(_decoder_nats(x0, p, bins)),
+                       _bits_per_dim(_kl_nats(sched, x0, x_t, t, p)))
