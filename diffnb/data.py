@@ -130,7 +130,7 @@ def read_idx(path) -> torch.Tensor:  # a file, gzipped if its name ends in .gz -
 # %% ../nbs/31_data.ipynb #421fcb1f
 def fetch(kind:str,        # a class of torchvision.datasets
           root,            # folder of the files
-          download:bool,   # ask the network if there are none?
+          download:bool,   # ask the internet if there are none?
           **kwargs):       # to the class -> a torchvision data set
     "torchvision's data set, or one line that says why there is none."
     import torchvision.datasets
@@ -143,7 +143,7 @@ def fetch(kind:str,        # a class of torchvision.datasets
 # %% ../nbs/31_data.ipynb #9e6e16d3
 def idx_data(name:str,                         # shown to the user
              kind:str,                         # 'MNIST' or 'FashionMNIST'
-             root, train=True, download=True,  # folder of the files; which part; may the network be asked?
+             root, train=True, download=True,  # folder of the files; which part; may the internet be asked?
              image_size=None) -> TensorData:   # [N, 1, 28, 28] unless resized
     "MNIST or Fashion-MNIST from idx files, bare or in torchvision's layout."
     import torchvision.datasets
@@ -249,7 +249,7 @@ def load_data(name='digits',            # one of `known`, or a folder of images
               root=None,                # folder of the published files; ~/.cache/diffnb if None
               train:bool=True,          # the training part, or the test part
               image_size:int=None,      # pixels a side; None keeps the size
-              download:bool=True,       # may the network be asked for missing files?
+              download:bool=True,       # may the internet be asked for missing files?
              ) -> ExampleSet:           # in memory or in files
     "A data set by its name."
     name, image_size = str(name), check_image_size(image_size)

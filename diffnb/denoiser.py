@@ -69,7 +69,7 @@ class Prediction(NamedTuple):
     "What a denoiser says about x_s given x_t: a Gaussian, and the clean picture and noise it rests on."
     mean: torch.Tensor               # [B, ...]
     var: torch.Tensor                # broadcasts against mean
-    log_var: torch.Tensor            # finite also at s = 0
+    log_var: torch.Tensor            # ln var, but ln β̃_2 (finite) for a fixed variance at s = 0
     x0: torch.Tensor                 # [B, ...], clipped if the denoiser clips
     eps: torch.Tensor                # [B, ...], agrees with x0
 
@@ -117,7 +117,9 @@ def p_mean_variance(self:Denoiser,
     w_0, w_t, _ = like(x_t, *posterior_coefficients(self.sched, t, s))
     small, large, log_small, log_large = like(x_t, *small_large(self.sched, t, s))
     variance = variance or self.variance
-    if variance == 'learned': log_var = (o + 1)/2 * log_large + (1 - o)/2 * log_small; var = log_var.exp()
+    if variance == 'learned':
+        log_var = (o + 1)/2 * large.log() + (1 - o)/2 * log_small
+        var = log_var.exp()
     elif variance in ('small', 'large'):
         var, log_var = (small, log_small) if variance == 'small' else (large, log_large)
     else: raise ValueError(f"unknown variance {variance!r}: choose from small, large, learned")

@@ -14,7 +14,7 @@ from .denoiser import small_large, target
 # %% ../nbs/23_loss.ipynb #b0e3fffd
 def eps_weight(sched:Schedule,
                t,                           # int or LongTensor in 1..T
-               variance:str='small',        # 'small': σ² = β̃_t, or 'large': σ² = β_t
+               variance:str='small',        # 'small': σ² = β̃_t, or 'large': σ² = β_t; at t = 1 both are β̃_2
               ) -> torch.Tensor:            # like sched.at(…, t), float64; nats for each unit of squared error
     "β_t² / (2 σ_t² α_t (1-ᾱ_t)): what a squared error of the noise costs in the bound (E14)."
     if variance not in ('small', 'large'):

@@ -65,7 +65,7 @@ def marginal_log_prob(self:GaussianMixture, sched:Schedule,
 @patch
 def log_prob(self:GaussianMixture, x:torch.Tensor): # [B, ...], D numbers each
     "Log-density of the clean mixture, [B] nats, float64."
-    return self.marginal_log_prob(Schedule([.5]), x, 0)
+    return self.marginal_log_prob(Schedule([.5]), x, 0)       # at t = 0 every schedule has a = 1, b = 0
 
 # %% ../nbs/12_oracle.ipynb #bcf9d643
 @patch

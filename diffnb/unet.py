@@ -127,16 +127,20 @@ def _checked(config):
     c = {k: list(v) if k in ('mults', 'attention') else v for k, v in config.items()}
     if c['out_channels'] is None: c['out_channels'] = c['in_channels']
     for k in ('in_channels', 'out_channels', 'channels', 'blocks', 'heads', 'groups', 'num_classes'):
-        if not (c[k] is None and k == 'num_classes') and c[k] < 1: raise ValueError(f"{k} must be at least 1, got {c[k]}")
-    if not c['mults'] or min(c['mults']) < 1: raise ValueError(f"mults must be one or more positive integers, got {c['mults']}")
-    if c['channels'] % max(c['groups'], 2): raise ValueError(f"channels must be even and a multiple of groups = {c['groups']}, got {c['channels']}")
+        if not (c[k] is None and k == 'num_classes') and c[k] < 1:
+            raise ValueError(f"{k} must be at least 1, got {c[k]}")
+    if not c['mults'] or min(c['mults']) < 1:
+        raise ValueError(f"mults must be one or more positive integers, got {c['mults']}")
+    if c['channels'] % max(c['groups'], 2):
+        raise ValueError(f"channels must be even and a multiple of groups = {c['groups']}, got {c['channels']}")
     wrong = [level for level in c['attention'] if level not in range(len(c['mults']))]
     if wrong: raise ValueError(f"attention names levels 0..{len(c['mults']) - 1}, got {wrong}")
     return c
 
 def _embed(net, x_t, t, y):
     "What the blocks are told: time, and the class where there is one, [B, emb]."
-    if not isinstance(t, torch.Tensor) or t.shape != (len(x_t),): raise ValueError(f"t must be a tensor of shape [{len(x_t)}], one time for each x_t, got {list(t.shape) if isinstance(t, torch.Tensor) else t!r}")
+    if not isinstance(t, torch.Tensor) or t.shape != (len(x_t),):
+        raise ValueError(f"t must be a tensor of shape [{len(x_t)}], one time for each x_t, got {list(t.shape) if isinstance(t, torch.Tensor) else t!r}")
     emb = net.time(timestep_embedding(t, net.time[0].in_features).to(net.time[0].weight.dtype))
     if y is None: return F.silu(emb)
     if net.label is None: raise ValueError("a label y was given to a network that was built without num_classes")
@@ -166,7 +170,8 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.down, self.up = _arms(channels, c['mults'], blocks, c['attention'], res, att)
         self.middle = Stage([res(coarse, coarse), att(coarse), res(coarse, coarse)])
-        self.out = nn.Sequential(GroupNorm(groups, fine), nn.SiLU(), zero(nn.Conv2d(fine, c['out_channels'], 3, padding=1)))
+        self.out = nn.Sequential(GroupNorm(groups, fine), nn.SiLU(),
+                                 zero(nn.Conv2d(fine, c['out_channels'], 3, padding=1)))
 
 # %% ../nbs/30_unet.ipynb #6c4d2652
 @patch
@@ -199,15 +204,19 @@ class MLP(nn.Module):
                  num_classes:int=None):  # number of labels y; None: the network takes no label
         super().__init__()
         out_dim = dim if out_dim is None else out_dim
-        if min(dim, out_dim, width, depth) < 1 or width % 2: raise ValueError(f"dim, out_dim, width, depth must be positive and width even, got {dim}, {out_dim}, {width}, {depth}")
+        if min(dim, out_dim, width, depth) < 1 or width % 2:
+            raise ValueError(f"dim, out_dim, width, depth must be positive and width even, got {dim}, {out_dim}, {width}, {depth}")
         self.config = dict(dim=dim, out_dim=out_dim, width=width, depth=depth, num_classes=num_classes)
         self.time = nn.Sequential(nn.Linear(width, width))
         self.label = None if num_classes is None else nn.Embedding(num_classes, width)
         self.stem, self.out = nn.Linear(dim, width), zero(nn.Linear(width, out_dim))
-        self.first, self.emb, self.second = (nn.ModuleList(nn.Linear(width, width) for _ in range(depth)) for _ in range(3))
+        self.first, self.emb, self.second = (nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+                                             for _ in range(3))
 
     def forward(self, x_t, t, y=None):
-        if x_t.ndim != 2 or x_t.shape[1] != self.config['dim']: raise ValueError(f"points that do not fit the network: it takes [B, {self.config['dim']}], got {list(x_t.shape)}")
+        if x_t.ndim != 2 or x_t.shape[1] != self.config['dim']:
+            raise ValueError(f"points that do not fit the network: it takes [B, {self.config['dim']}], got {list(x_t.shape)}")
         emb, h = _embed(self, x_t, t, y), self.stem(x_t)
-        for first, inject, second in zip(self.first, self.emb, self.second): h = h + second(F.silu(first(F.silu(h)) + inject(emb)))
+        for first, inject, second in zip(self.first, self.emb, self.second):
+            h = h + second(F.silu(first(F.silu(h)) + inject(emb)))
         return self.out(F.silu(h))
