@@ -9,6 +9,7 @@ __all__ = ['networks', 'format_version', 'model_file', 'write_atomic', 'pack_opt
 
 # %% ../nbs/32_checkpoint.ipynb #49119747
 import json, os, platform
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -32,11 +33,10 @@ def write_atomic(path,               # file to write or to replace; its folder m
         with open(temp, 'wb') as f:
             f.write(data); f.flush(); os.fsync(f.fileno())
         os.replace(temp, path)
-    except OSError as e:
-        temp.unlink(missing_ok=True)
-        raise type(e)(e.errno, f"cannot write {path}: {e.strerror}") from None
-    except BaseException:
-        temp.unlink(missing_ok=True); raise
+    except BaseException as e:
+        with suppress(OSError): temp.unlink()
+        if isinstance(e, OSError): raise type(e)(e.errno, f"cannot write {path}: {e.strerror}") from None
+        raise
     if os.name == 'posix':
         folder = os.open(path.parent, os.O_RDONLY)
         try: os.fsync(folder)
@@ -78,7 +78,8 @@ def save(path,                  # file to write, by custom *.safetensors
     "Write a checkpoint atomically. ValueError for a network we could not rebuild, OSError if it cannot be written."
     from safetensors.torch import save as to_bytes
     name = type(model.net).__name__
-    if networks.get(name) is not type(model.net): raise ValueError(f"cannot store a network of class {name}: known are {', '.join(networks)}")
+    if networks.get(name) is not type(model.net):
+        raise ValueError(f"cannot store a network of class {name}: known are {', '.join(networks)}")
     parts, packed = {'net': model.net.state_dict(), 'rng': rng or {}}, None
     if ema is not None: parts['ema'] = ema if isinstance(ema, dict) else ema.state_dict()
     if optimizer is not None: parts['optimizer'], packed = pack_optimizer(optimizer)
@@ -99,7 +100,8 @@ model_file = 'model.safetensors'    # a run's checkpoint, inside its folder
 def shipped() -> list: # names
     "The trained models that come with the package."
     folder = files('diffnb')/'weights'
-    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith('.safetensors')) if folder.is_dir() else []
+    return sorted(Path(f.name).stem
+                  for f in folder.iterdir() if f.name.endswith('.safetensors')) if folder.is_dir() else []
 
 def find(path) -> Path: # a file, a run folder, or the name of a shipped model
     "The checkpoint that is meant. FileNotFoundError says what was looked for, and which models are shipped."
@@ -121,11 +123,14 @@ def read_meta(path) -> dict: # a file, a run folder or a shipped name -> the JSO
     "What a checkpoint says about itself; no tensor is read. FileNotFoundError, or ValueError if it is not one of ours."
     path = find(path)
     with open_tensors(path) as f: text = (f.metadata() or {}).get('diffnb')
-    if text is None: raise ValueError(f"{path} is a safetensors file, but not a diffnb checkpoint: its header has no 'diffnb' entry")
+    if text is None:
+        raise ValueError(f"{path} is a safetensors file, but not a diffnb checkpoint: its header has no 'diffnb' entry")
     try: meta = json.loads(text)
     except json.JSONDecodeError as e: raise ValueError(f"{path}: its 'diffnb' entry is not JSON ({e})") from None
-    if not isinstance(meta, dict) or not isinstance(meta.get('format'), int): raise ValueError(f"{path}: its 'diffnb' entry has no format version")
-    if meta['format'] > format_version: raise ValueError(f"{path} has the format version {meta['format']}, this diffnb reads up to {format_version}: update diffnb")
+    if not isinstance(meta, dict) or not isinstance(meta.get('format'), int):
+        raise ValueError(f"{path}: its 'diffnb' entry has no format version")
+    if meta['format'] > format_version:
+        raise ValueError(f"{path} has the format version {meta['format']}, this diffnb reads up to {format_version}: update diffnb")
     for key in ('network', 'predicts', 'variance', 'clip', 'data', 'config', 'step', 'optimizer'):
         if key not in meta: raise ValueError(f"{path}: its 'diffnb' entry lacks {key!r}")
     return meta
@@ -137,7 +142,8 @@ def build(meta:dict,            # what `read_meta` returned
     "The model a checkpoint describes. ValueError for an unknown network, or arguments it does not take."
     net = meta['network']
     name, config = (net.get('name'), net.get('config')) if isinstance(net, dict) else (net, None)
-    if name not in networks: raise ValueError(f"unknown network class {name!r}: this diffnb knows {', '.join(networks)}")
+    if name not in networks:
+        raise ValueError(f"unknown network class {name!r}: this diffnb knows {', '.join(networks)}")
     with torch.random.fork_rng(devices=[]):
         try: net = networks[name](**config)
         except TypeError as e: raise ValueError(f"{name} cannot be built from {config}: {e}") from None
@@ -153,7 +159,8 @@ def load_weights(net:torch.nn.Module, # its weights are overwritten
         if key not in tensors: raise ValueError(f"{what} lack {key!r} of {type(net).__name__}")
         if own[key].shape != tensors[key].shape:
             raise ValueError(f"{what}: {key!r} has the shape {list(tensors[key].shape)}, {type(net).__name__} needs {list(own[key].shape)}")
-    if left := [k for k in tensors if k not in own]: raise ValueError(f"{what} hold {left[0]!r}, which {type(net).__name__} does not have")
+    if left := [k for k in tensors if k not in own]:
+        raise ValueError(f"{what} hold {left[0]!r}, which {type(net).__name__} does not have")
     net.load_state_dict(tensors)
 
 # %% ../nbs/32_checkpoint.ipynb #0a957565
@@ -190,13 +197,16 @@ class Training(NamedTuple):
 def load_training(path) -> Training: # a file or a run folder
     "Everything of a training checkpoint. ValueError if it holds a model only."
     path, meta = find(path), read_meta(path)
-    if meta['optimizer'] is None: raise ValueError(f"{path} holds a model to sample from, without the optimizer that resuming needs")
+    if meta['optimizer'] is None:
+        raise ValueError(f"{path} holds a model to sample from, without the optimizer that resuming needs")
     with open_tensors(path) as f:
         net, ema, rng, optimizer = (read_part(f, part) for part in ('net', 'ema', 'rng', 'optimizer'))
-        return Training(meta, f.get_tensor('schedule.beta'), net, ema, unpack_optimizer(optimizer, meta['optimizer']), rng)
+        return Training(meta, f.get_tensor('schedule.beta'), net, ema,
+                        unpack_optimizer(optimizer, meta['optimizer']), rng)
 
 def slim(path,      # a training checkpoint
          out):      # file to write
     "A copy to share: the averaged weights as the only ones, without optimizer and random states; a quarter of the size."
     meta = read_meta(path)
-    save(out, load(path), step=meta['step'], config=meta['config'], data=meta['data'], provenance=meta.get('provenance'))
+    save(out, load(path), step=meta['step'], config=meta['config'], data=meta['data'],
+         provenance=meta.get('provenance'))

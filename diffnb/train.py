@@ -23,7 +23,7 @@ from .sample import DDPM, sample, timesteps
 from .data import ExampleSet, batches, to_uint8
 from .checkpoint import load_training, load_weights, model_file, read_meta, save, write_atomic
 
-# %% ../nbs/33_train.ipynb #4dc0476b
+# %% ../nbs/33_train.ipynb #b80ce58f
 def lr_at(step:int,         # steps done so far, 0..steps
           steps:int,        # of the whole run
           lr:float,         # highest rate
@@ -33,7 +33,7 @@ def lr_at(step:int,         # steps done so far, 0..steps
     if step < warmup: return lr * (step + 1)/warmup
     return lr * (1 + math.cos(math.pi * (step - warmup)/max(1, steps - warmup)))/2
 
-# %% ../nbs/33_train.ipynb #a042e459
+# %% ../nbs/33_train.ipynb #1f049016
 def ema_decay_at(n:int,         # updates done so far
                  ema:float,     # decay in the long run, in [0, 1)
                 ) -> float:
@@ -54,13 +54,13 @@ class EMA:
         for average, present in zip(self.net.buffers(), self.source.buffers()): average.copy_(present)
         self.updates += 1
 
-# %% ../nbs/33_train.ipynb #2c71ce27
+# %% ../nbs/33_train.ipynb #609d2c2b
 @dataclass(frozen=True)
 class Settings:
     "What the result of a training run depends on, besides model and data."
-    steps:int=1500              # optimizer steps
+    steps:int=2200              # optimizer steps
     batch_size:int=128          # examples a step, over all processes
-    lr:float=2e-3               # highest learning rate
+    lr:float=3e-3               # highest learning rate
     warmup:int=100              # steps until it is reached
     ema:float=.999              # decay of the weight average, in the long run
     weight_decay:float=0.       # AdamW's pull towards zero
@@ -72,13 +72,14 @@ class Settings:
             if not ok: raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
         for name, low in dict(steps=1, batch_size=1, warmup=0, seed=0).items():
             value = getattr(self, name)
-            need(isinstance(value, int) and not isinstance(value, bool) and value >= low, name, f"a whole number of at least {low}")
+            need(isinstance(value, int) and not isinstance(value, bool) and value >= low, name,
+                 f"a whole number of at least {low}")
         for name in ('lr', 'clip_norm'): need(0 < getattr(self, name) < math.inf, name, "positive and finite")
         need(0 <= self.ema < 1, 'ema', "in [0, 1)")
         need(0 <= self.weight_decay < math.inf, 'weight_decay', "at least 0")
         need(self.mixed_precision in ('no', 'bf16', 'fp16'), 'mixed_precision', "'no', 'bf16' or 'fp16'")
 
-# %% ../nbs/33_train.ipynb #1b48d44c
+# %% ../nbs/33_train.ipynb #a3053e6d
 def draw(model:Denoiser,        # trained
          n:int,                 # how many
          shape:tuple,           # of one example: (C, H, W) or (2,)
@@ -87,6 +88,7 @@ def draw(model:Denoiser,        # trained
          batch_size:int=512,    # examples at once; another size draws other noise
          spacing:str='trailing',# of the steps, see `timesteps`
          progress:bool=False,   # show a bar
+         variance:str=None,     # of the steps, 'small' or 'large'; None: the model's own
          **cond):               # goes to the network
     "Samples [n, ...] by Algorithm 2, on the strided times (E16, E25); leaves the global random generator alone."
     from tqdm.auto import trange
@@ -95,10 +97,11 @@ def draw(model:Denoiser,        # trained
     device, out = next(model.parameters()).device, []
     for start in trange(0, n, batch_size, desc='batches', disable=not (progress and n > batch_size)):
         x_T = torch.randn(min(batch_size, n - start), *shape, generator=generator).to(device)
-        out.append(sample(model, x_T, DDPM(), taus, generator=generator, progress=progress and n <= batch_size, **cond).cpu())
+        out.append(sample(model, x_T, DDPM(variance), taus, generator=generator,
+                          progress=progress and n <= batch_size, **cond).cpu())
     return torch.cat(out)
 
-# %% ../nbs/33_train.ipynb #acd7eded
+# %% ../nbs/33_train.ipynb #3eec03af
 def image_grid(x,                  # [N, 1 or 3, H, W] in [-1, 1]
                ncol:int=None,      # images in a row; about a square if None
                side:int=64,        # small images are enlarged to about this many pixels
@@ -117,13 +120,14 @@ def png(write) -> bytes: # a function that writes to a file, given the file and 
     write(buffer, format='png')
     return buffer.getvalue()
 
-# %% ../nbs/33_train.ipynb #d7e00748
+# %% ../nbs/33_train.ipynb #1b48d44c
 def picture(x,              # samples: images [N, C, H, W] or points [N, 2]
             data=None,      # points [M, 2], drawn below the samples
            ) -> bytes:      # a PNG file
     "Samples as a picture: images as a grid, points of the plane as a cloud."
     if x.ndim == 4: return image_grid(x)
-    if x.ndim != 2 or x.shape[1] != 2: raise ValueError(f"a picture needs images [N, C, H, W] or points [N, 2], got {list(x.shape)}")
+    if x.ndim != 2 or x.shape[1] != 2:
+        raise ValueError(f"a picture needs images [N, C, H, W] or points [N, 2], got {list(x.shape)}")
     from matplotlib.figure import Figure
     ax = (fig := Figure(figsize=(5, 5), layout='constrained')).subplots()
     if data is not None: cloud(ax, data, 'data', s=4, label='data')
@@ -139,7 +143,7 @@ def loss_picture(log:list) -> bytes: # rows with step and loss -> a PNG file
     ax.set_yscale('log'); label(ax, 'step', 'training loss')
     return png(fig.savefig)
 
-# %% ../nbs/33_train.ipynb #3de20473
+# %% ../nbs/33_train.ipynb #6355fc9e
 class Stopped(KeyboardInterrupt):
     "Training stopped by a signal, after its state was saved; `.signum` says which."
     def __init__(self, message, signum=signal.SIGINT): super().__init__(message); self.signum = signum
@@ -149,16 +153,18 @@ def stop_request():
     "Within it, Ctrl-C (SIGINT) or SIGTERM only fill the list it yields; a second one acts at once, as usual."
     caught, pid = [], os.getpid()
     def handler(signum, frame):
-        if os.getpid() != pid: return os._exit(0) if signum == signal.SIGTERM else None    # a data worker: leave it to the parent
+        # a data worker: leave it to the parent
+        if os.getpid() != pid: return os._exit(0) if signum == signal.SIGTERM else None
         caught.append(signum)
         for s, before in old.items(): signal.signal(s, before)
-    main = threading.current_thread() is threading.main_thread()                           # only there may handlers be set
+    # only there may handlers be set
+    main = threading.current_thread() is threading.main_thread()
     old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
     try: yield caught
     finally:
         for s, before in old.items(): signal.signal(s, before)
 
-# %% ../nbs/33_train.ipynb #5f19b77f
+# %% ../nbs/33_train.ipynb #d7e00748
 run_files = (model_file, 'log.csv', 'samples.png', 'loss.png', 'metrics.json')
 
 def check_out(out,              # the run folder
@@ -168,7 +174,8 @@ def check_out(out,              # the run folder
     out = Path(out).expanduser()
     if out.exists() and not out.is_dir(): raise ValueError(f"{out} is a file, not a folder for a run")
     there = [f for f in run_files if (out/f).exists()]
-    if resume and model_file not in there: raise FileNotFoundError(f"there is no run to resume in {out}: it holds no {model_file}")
+    if resume and model_file not in there:
+        raise FileNotFoundError(f"there is no run to resume in {out}: it holds no {model_file}")
     if not resume and there and not (there == [model_file] and read_meta(out)['step'] == 0):
         raise ValueError(f"{out} holds {there[0]} already, which would be overwritten: continue that run with --resume, or choose another --out")
     parent = next(p for p in (out, *out.absolute().parents) if p.exists())
@@ -186,7 +193,7 @@ def labelled(net) -> bool: # a network
     "Does it take a label y?"
     return getattr(net, 'config', {}).get('num_classes') is not None
 
-# %% ../nbs/33_train.ipynb #6cc83ecc
+# %% ../nbs/33_train.ipynb #ec1f6d31
 def differences(there:dict, here:dict, # two nested dictionaries
                 prefix:str='') -> list:
     "What differs, as lines 'name: value there, value here'."
@@ -197,10 +204,11 @@ def differences(there:dict, here:dict, # two nested dictionaries
         elif a != b: found.append(f"{prefix}{key} is {a!r} there, {b!r} here")
     return found
 
-# %% ../nbs/33_train.ipynb #2595fcca
+# %% ../nbs/33_train.ipynb #aa24d0c3
 class Trainer:
     "One training run (E16): the model, its average, the optimizer, the random state and the log."
-    def __init__(self, model:Denoiser, data:ExampleSet, settings:Settings, out=None, command:str=None, cpu:bool=False):
+    def __init__(self, model:Denoiser, data:ExampleSet, settings:Settings, out=None, command:str=None,
+                 cpu:bool=False):
         from accelerate import Accelerator
         self.data, self.settings, self.out, self.command = data, settings, out, command
         self.step, self.saved, self.seconds, self.log = 0, 0, 0., []
@@ -213,13 +221,15 @@ class Trainer:
         around = lambda net: Denoiser(net, model.sched, model.predicts, model.variance, model.clip)
         self.model, self.last, self.averaged = around(wrapped), around(net), around(self.average.net).eval()
         self.labelled = labelled(net)
-        self.window = []                                           # losses since the last row of the log, still on the device
+        # losses since the last row of the log, still on the device
+        self.window = []
 
-# %% ../nbs/33_train.ipynb #04554d5d
+# %% ../nbs/33_train.ipynb #3c7e896c
 @patch
 def update(self:Trainer, x, y): # a batch of examples, their labels
     "One step of Algorithm 1: loss at random times, gradient, AdamW, average."
-    for group in self.optimizer.param_groups: group['lr'] = lr_at(self.step, self.settings.steps, self.settings.lr, self.settings.warmup)
+    for group in self.optimizer.param_groups:
+        group['lr'] = lr_at(self.step, self.settings.steps, self.settings.lr, self.settings.warmup)
     loss = simple_loss(self.model, x, **({'y': y} if self.labelled else {})).mean()
     self.device.backward(loss)
     norm = self.device.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
@@ -229,7 +239,7 @@ def update(self:Trainer, x, y): # a batch of examples, their labels
     self.window.append(torch.stack([loss.detach(), norm.to(loss.dtype)]))
     self.step += 1
 
-# %% ../nbs/33_train.ipynb #49e5a822
+# %% ../nbs/33_train.ipynb #6bbc79b3
 @patch
 def record(self:Trainer) -> dict: # the new row, or the last one
     "A row of the log: the one place where the numbers are looked at. FloatingPointError unless they are finite."
@@ -244,7 +254,7 @@ def record(self:Trainer) -> dict: # the new row, or the last one
                          seconds=round(self.seconds + time.perf_counter() - self.started, 2)))
     return self.log[-1]
 
-# %% ../nbs/33_train.ipynb #deaa8923
+# %% ../nbs/33_train.ipynb #2654d8d4
 @patch
 def description(self:Trainer) -> dict:
     "What a run must agree in to be resumed."
@@ -261,20 +271,23 @@ def save(self:Trainer):
     rng, scaler = {'cpu': torch.get_rng_state()}, getattr(self.device, 'scaler', None)
     if self.device.device.type == 'cuda': rng['cuda'] = torch.cuda.get_rng_state(self.device.device)
     what = self.description()
-    save(self.out/model_file, self.last, self.average.net, self.optimizer.optimizer, rng, self.step, what['config'], what['data'],
-         dict(command=self.command, seed=self.settings.seed), scaler.state_dict() if scaler else None)
+    try:
+        save(self.out/model_file, self.last, self.average.net, self.optimizer.optimizer, rng, self.step, what['config'], what['data'],
+             dict(command=self.command, seed=self.settings.seed), scaler.state_dict() if scaler else None)
+    except OSError as e: raise type(e)(e.errno, e.strerror + (f"; the checkpoint of step {self.saved} is still there" if self.saved else '')) from None
     rows = [','.join(map(str, r.values())) for r in self.log]
     if rows: write_atomic(self.out/'log.csv', '\n'.join([','.join(self.log[0]), *rows, '']).encode())
     self.saved = self.step
 
-# %% ../nbs/33_train.ipynb #13319abb
+# %% ../nbs/33_train.ipynb #9437839f
 @patch
 def restore(self:Trainer):
     "Take up the run in the run folder. ValueError naming what differs, if it is another run."
     saved, here = load_training(self.out), json.loads(json.dumps(self.description()))
     found = differences({k: saved.meta[k] for k in here}, here)
     if not torch.equal(saved.beta, self.last.sched.beta[1:]): found.append("the noise schedule is another one")
-    if found: raise ValueError(f"{self.out} holds a run of another configuration: {'; '.join(found)}".replace('config.', ''))
+    if found:
+        raise ValueError(f"{self.out} holds a run of another configuration: {'; '.join(found)}".replace('config.', ''))
     load_weights(self.net, saved.net, f"the weights in {self.out}")
     load_weights(self.average.net, saved.ema, f"the average in {self.out}")
     optimizer = self.optimizer.optimizer
@@ -284,28 +297,31 @@ def restore(self:Trainer):
             if value.shape == p.shape: state[key] = torch.empty_like(p).copy_(value)
     if scale := saved.meta.get('state'): self.device.scaler.load_state_dict(scale)
     torch.set_rng_state(saved.rng['cpu'])
-    if 'cuda' in saved.rng and torch.cuda.is_available(): torch.cuda.set_rng_state(saved.rng['cuda'], self.device.device)
+    if 'cuda' in saved.rng and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved.rng['cuda'], self.device.device)
     self.step = self.saved = self.average.updates = saved.meta['step']
     self.log = [row for row in read_log(self.out/'log.csv') if row['step'] <= self.step]
     self.seconds = self.log[-1]['seconds'] if self.log else 0.
 
-# %% ../nbs/33_train.ipynb #0fb2a1c6
+# %% ../nbs/33_train.ipynb #04554d5d
 def read_log(path) -> list: # log.csv of a run -> rows; none if there is no such file
     "The log of a run, as `Trainer.save` wrote it."
     if not Path(path).is_file(): return []
-    with open(path, newline='') as f: return [{k: int(v) if k == 'step' else float(v) for k, v in row.items()} for row in csv.DictReader(f)]
+    with open(path, newline='') as f:
+        return [{k: int(v) if k == 'step' else float(v) for k, v in row.items()} for row in csv.DictReader(f)]
 
-# %% ../nbs/33_train.ipynb #5060d023
+# %% ../nbs/33_train.ipynb #18fc2048
 @patch
 def pictures(self:Trainer):
     "Samples of the average, and the loss curve, into the run folder; the training's random numbers are not touched."
     if self.out is None or not self.device.is_main_process: return
     shape = self.data.shape
     if len(shape) == 3: write_atomic(self.out/'samples.png', picture(draw(self.averaged, 64, shape)))
-    elif shape == (2,): write_atomic(self.out/'samples.png', picture(draw(self.averaged, 2000, shape, batch_size=2000), self.data.tensor(2000)))
+    elif shape == (2,):
+        write_atomic(self.out/'samples.png', picture(draw(self.averaged, 2000, shape, batch_size=2000), self.data.tensor(2000)))
     if self.log: write_atomic(self.out/'loss.png', loss_picture(self.log))
 
-# %% ../nbs/33_train.ipynb #1a0b7dab
+# %% ../nbs/33_train.ipynb #7a09aa2a
 @patch
 def run(self:Trainer, resume:bool, progress:bool, sample_every:int, save_every:int, log_every:int, callback=None):
     "Train to the end, or until a signal asks to stop; either way the state is saved."
@@ -317,7 +333,8 @@ def run(self:Trainer, resume:bool, progress:bool, sample_every:int, save_every:i
         elif self.out is not None: self.out.mkdir(parents=True, exist_ok=True); self.save()
         stream = batches(self.data, s.batch_size, s.seed, start=self.step)
         self.started = time.perf_counter()
-        with tqdm(total=s.steps, initial=self.step, desc='training', unit='step', mininterval=.5, disable=not progress or rank > 0) as bar:
+        with tqdm(total=s.steps, initial=self.step, desc='training', unit='step', mininterval=.5,
+                  disable=not progress or rank > 0) as bar:
             while self.step < s.steps and not stop:
                 x, y = (a[rank::self.device.num_processes].to(device, non_blocking=True) for a in next(stream))
                 self.update(x, y)
@@ -330,14 +347,15 @@ def run(self:Trainer, resume:bool, progress:bool, sample_every:int, save_every:i
         if not stop: return self.pictures()
     raise Stopped(self.farewell(), stop[0])
 
-# %% ../nbs/33_train.ipynb #06444df0
+# %% ../nbs/33_train.ipynb #c22f7ab9
 @patch
 def farewell(self:Trainer) -> str:
     "What to tell who stopped a run."
-    kept = f"saved in {self.out}; continue with: {self.command or 'train(...'}{' --resume' if self.command else ', resume=True)'}" if self.out else "nothing is saved, as there is no run folder"
+    again = f"{self.command} --resume" if self.command else "train(..., resume=True)"
+    kept = f"saved in {self.out}; continue with: {again}" if self.out else "nothing is saved, as there is no run folder"
     return f"stopped after step {self.step} of {self.settings.steps}; {kept}"
 
-# %% ../nbs/33_train.ipynb #5bd24c02
+# %% ../nbs/33_train.ipynb #bd2600d6
 class Run(NamedTuple):
     "What training leaves behind."
     model: Denoiser     # with the averaged weights: the one to sample from
@@ -345,6 +363,7 @@ class Run(NamedTuple):
     log: list           # rows: step, loss, lr, grad_norm, seconds
     out: Path           # the run folder, or None
 
+# %% ../nbs/33_train.ipynb #13319abb
 def train(model:Denoiser,           # its network is trained in place
           data:ExampleSet,          # what to learn
           out=None,                 # run folder: checkpoint, log, pictures; None keeps all in memory
