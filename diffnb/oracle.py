@@ -23,6 +23,7 @@ class GaussianMixture:
         K, D = self.means.shape
         if self.covs.shape != (K, D, D) or weights.shape != (K,):
             raise ValueError(f"{K} means in {D} dimensions need covs [{K}, {D}, {D}] and weights [{K}], got {list(self.covs.shape)} and {list(weights.shape)}")
+        if not (self.means.isfinite().all() and self.covs.isfinite().all()): raise ValueError("means and covs must be finite")
         if not (weights > 0).all(): raise ValueError("weights must be positive numbers")
         self.eigenvalues, self.eigenvectors = torch.linalg.eigh(self.covs)
         if not torch.equal(self.covs, self.covs.mT) or (self.eigenvalues < 0).any():

@@ -17,8 +17,8 @@ def posterior_coefficients(sched:Schedule,
     "Mean weights and variance of q(x_s | x_t, x_0) for a jump from t down to s (E7)."
     t = check_t(t, sched.T, low=1)
     s = t - 1 if s is None else check_t(s, sched.T)
-    if not isinstance(t, torch.Tensor) and not isinstance(s, torch.Tensor) and s >= t:
-        raise ValueError(f"a step goes from t down to s < t, got t = {t}, s = {s}")
+    earlier = torch.as_tensor(s < t)
+    if earlier.device.type == 'cpu' and not earlier.all(): raise ValueError(f"a step goes from t down to s < t, got t = {t}, s = {s}")
     ratio, noise_t, noise_s = sched.signal(t) / sched.signal(s), sched.noise(t)**2, sched.noise(s)**2
     jump = noise_t - ratio**2 * noise_s                        # b²_{t|s}; β_t for a single step
     return sched.signal(s) * jump / noise_t, ratio * noise_s / noise_t, jump * noise_s / noise_t
