@@ -118,6 +118,7 @@ def p_mean_variance(self:Denoiser,
     small, large, log_small, log_large = like(x_t, *small_large(self.sched, t, s))
     variance = variance or self.variance
     if variance == 'learned':
+        if o is None: raise ValueError("this network predicts no variance: choose small or large")
         log_var = (o + 1)/2 * large.log() + (1 - o)/2 * log_small
         var = log_var.exp()
     elif variance in ('small', 'large'):
