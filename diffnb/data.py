@@ -118,7 +118,8 @@ def toy(name:str,              # a key of `toys`
 def read_idx(path) -> torch.Tensor:  # a file, gzipped if its name ends in .gz -> uint8 tensor
     "The table of bytes in an idx file (the format of MNIST)."
     path = Path(path)
-    try: raw = (gzip.open if path.suffix == '.gz' else open)(path, 'rb').read()
+    try:
+        with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as file: raw = file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as e: raise ValueError(f"{path} is damaged: {e}") from None
     if raw[:3] != b'\0\0\x08' or len(raw) < 4 + 4*raw[3]: raise ValueError(f"{path} is not an idx file of bytes")
     start = 4 + 4*raw[3]
