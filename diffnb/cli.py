@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'console', 'plain', 'console_script', 'command_line',
            'integers', 'quality', 'count', 'new_network', 'new_model', 'report', 'train_cli', 'check_file', 'load_for',
-           'array_file', 'read_array_file', 'sample_cli', 'bound', 'reference_for', 'eval_cli']
+           'array_file', 'read_array_file', 'sample_cli', 'plot_file', 'bits', 'reference_for', 'eval_cli']
 
 # %% ../nbs/70_cli.ipynb #ae344d60
 import inspect, json, os, shlex, sys, time
@@ -94,16 +94,18 @@ def quality(model, data,        # a Denoiser; the data set to compare with
     if not data.levels: result['energy_distance'] = energy_distance(x, reference)
     return result | (dict(sampling_seconds=round(seconds, 2)) if how else {})
 
-# %% ../nbs/70_cli.ipynb #6f8235a7
+# %% ../nbs/70_cli.ipynb #cee97572
 def count(network) -> int: # an nn.Module
     "Its number of parameters."
     return sum(p.numel() for p in network.parameters())
 
-def new_network(data, channels:int, mults:list, blocks:int, attention:list, dropout:float): # data set; options of `train_cli`
-    "An untrained network that fits the data: a U-Net for images, an MLP for points."
+def new_network(data, channels:int, mults:list, blocks:int, attention:list, dropout:float, variance:str): # data set; options of `train_cli`
+    "An untrained network that fits the data, a U-Net for images, an MLP for points; twice the outputs for a learned variance."
     from diffnb.unet import MLP, UNet
-    if len(data.shape) != 3: return MLP(dim=data.shape[0], width=128 if channels is None else channels)
-    return UNet(in_channels=data.shape[0], channels=16 if channels is None else channels, mults=mults, blocks=blocks,
+    C, *size = data.shape
+    out = 2*C if variance == 'learned' else C
+    if not size: return MLP(dim=C, out_dim=out, width=128 if channels is None else channels)
+    return UNet(in_channels=C, out_channels=out, channels=16 if channels is None else channels, mults=mults, blocks=blocks,
                 attention=attention, dropout=dropout)
 
 def new_model(network, data, schedule:str, T:int, predicts:str, variance:str): # options of `train_cli`
@@ -133,7 +135,7 @@ def report(run, data, command:str, n_eval:int=None): # what `train` returned, th
     print(f"try next:\n  diffnb_sample {folder} --n 100 --steps 200 --out more.png\n  diffnb_eval {folder}" + (' --bpd' if data.levels else ' --steps 200')
           + f"\n  diffnb_train --data {'moons' if data.name == 'swiss_roll' else 'swiss_roll'}")
 
-# %% ../nbs/70_cli.ipynb #e199eee0
+# %% ../nbs/70_cli.ipynb #1e93b81e
 @console
 def train_cli(
     data:str='digits',           # data set: digits, swiss_roll, moons, rings, mnist, fashion_mnist, cifar10, celeba, or a folder of images
@@ -152,7 +154,7 @@ def train_cli(
     schedule:str='cosine',       # noise schedule: linear or cosine
     T:int=1000,                  # noise levels
     predicts:str='eps',          # what the network predicts: eps, x0, v, score or mu
-    variance:str='large',        # of the reverse steps: large suits drawings on an empty ground (digits), small photographs sampled in few steps
+    variance:str='large',        # of the reverse steps: large suits drawings on an empty ground (digits), small photographs sampled in few steps; learned gives the fewest bits/dim
     channels:int=None,           # width of the network (default: 16 for images, 128 for points)
     mults:str='1,2',             # width of each U-Net level, in channels
     blocks:int=1,                # residual blocks a U-Net level
@@ -175,7 +177,7 @@ def train_cli(
     examples = load_data(data, root, image_size=image_size)
     torch.manual_seed(seed)
     network = new_network(examples, channels, integers(mults, 'mults'), blocks,
-                          integers(attention or '', 'attention'), dropout)
+                          integers(attention or '', 'attention'), dropout, variance)
     model = new_model(network, examples, schedule, T, predicts, variance)
     print(f"{examples.name}: {len(examples)} examples of {'×'.join(map(str, examples.shape))}; {type(network).__name__} with {count(network):,} parameters; {steps} steps of {batch_size}; writing to {out}", flush=True)
     run = train(model, examples, out, resume, command=command, cpu=cpu, sample_every=sample_every, save_every=save_every, steps=steps, batch_size=batch_size,
@@ -230,10 +232,10 @@ def read_array_file(path, shape:tuple): # a file; (C, H, W) or (D,) -> samples [
     x = torch.from_numpy(a)
     return x.permute(0, 3, 1, 2).float()/127.5 - 1 if len(shape) == 3 else x.float()
 
-# %% ../nbs/70_cli.ipynb #22544730
+# %% ../nbs/70_cli.ipynb #878995cd
 @console
 def sample_cli(
-    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits
+    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned
     n:int=64,                    # how many samples
     steps:int=50,                # network calls for each, at most the model's T
     seed:int=0,                  # of the noise
@@ -256,20 +258,29 @@ def sample_cli(
 
 sample_command = console_script(sample_cli)
 
-# %% ../nbs/70_cli.ipynb #ddf5d9f2
-def bound(model, x0, levels:int, seed:int=0, progress:bool=False): # Denoiser, images [n, C, H, W] on their grid, its levels -> [n] bits/dim
-    "The variational bound of each image, with one draw of x_t at every t (E11): T network calls."
+# %% ../nbs/70_cli.ipynb #70066a1d
+def plot_file(run, plot:str=None) -> Path: # run folder, file or shipped name; the option
+    "Where the picture of the bits goes: as told, or bits_per_dim.png in the run folder, or NAME_bits_per_dim.png here."
+    folder = Path(run).expanduser()
+    default = folder/'bits_per_dim.png' if folder.is_dir() else Path(f'{Path(run).stem}_bits_per_dim.png')
+    return check_file(default if plot is None else plot, ('.png',))
+
+def bits(model, data, plot:Path, calls:int=10_000, steps:int=None, seed:int=0, batch_size:int=512) -> dict: # Denoiser, data set; the picture's file; of estimate_bits_per_dim
+    "The bound on bits/dim over a data set (at most 10000 of its images), its parts, and a picture of them."
     import torch
-    from tqdm.auto import trange
-    from diffnb.forward import q_sample, randn_like
-    from diffnb.vlb import prior_bpd, vb_term
-    generator, device = torch.Generator().manual_seed(seed), next(model.parameters()).device
-    x0 = x0.to(device)
-    total = prior_bpd(model.sched, x0)
-    with torch.no_grad():
-        for t in trange(1, model.sched.T + 1, desc='t', disable=not progress):
-            total += vb_term(model, x0, q_sample(model.sched, x0, t, randn_like(x0, generator)), t, levels)
-    return total.cpu()
+    from diffnb.checkpoint import write_atomic
+    from diffnb.likelihood import bits_picture, estimate_bits_per_dim
+    from diffnb.sample import timesteps
+    if not data.levels: raise ValueError("--bpd needs images")
+    x0, T = data.tensor(min(len(data), 10_000)).to(next(model.parameters()).device), model.sched.T
+    found = estimate_bits_per_dim(model, x0, calls, data.levels, None if steps is None else timesteps(T, steps), batch_size,
+                                  torch.Generator().manual_seed(seed), progress=True)
+    text = f"{found.total:.3f} ± {found.standard_error:.3f} bits/dim"
+    write_atomic(plot, bits_picture(found, f"{text}, {data.levels} levels, {steps or T} steps"))
+    split = {k: dict(bits=b, standard_error=e) for k, (b, e) in found.parts.items()}
+    print(f"{text} = " + ' + '.join(f"{k} {b:.3f} ± {e:.3f}" for k, (b, e) in found.parts.items()) + f"; picture: {plot}", file=sys.stderr)
+    return dict(at_most=found.total, standard_error=found.standard_error, split=split, levels=data.levels, steps=steps or T,
+                n_images=len(x0), network_calls=found.calls, picture=str(plot))
 
 # %% ../nbs/70_cli.ipynb #d03ae28e
 def reference_for(about:dict, data:str=None, root:str=None): # a checkpoint's data entry; options of `eval_cli`
@@ -283,10 +294,10 @@ def reference_for(about:dict, data:str=None, root:str=None): # a checkpoint's da
         raise ValueError(f"the model makes examples of the shape {list(shape)}, but {examples.name} has {list(examples.shape)}")
     return examples
 
-# %% ../nbs/70_cli.ipynb #be3ec70f
+# %% ../nbs/70_cli.ipynb #19e73c5d
 @console
 def eval_cli(
-    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits
+    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned
     data:str=None,               # data set to compare with (default: the one the model was trained on)
     root:str=None,               # folder that holds its files (default: ~/.cache/diffnb)
     n:int=None,                  # samples to draw (default: as many as examples, at most 10000)
@@ -294,8 +305,10 @@ def eval_cli(
     seed:int=0,                  # of the noise
     batch_size:int=512,          # samples at once
     samples:str=None,            # judge this .npz file of diffnb_sample instead of drawing
-    bpd:bool=False,              # also the bound on bits/dim: T network calls for all images together
-    n_bpd:int=100,               # images for it, evenly spaced through the data
+    bpd:bool=False,              # also the bound on bits/dim, its parts, and a picture of them
+    bpd_calls:int=10_000,        # network calls for it
+    bpd_steps:int=None,          # steps of the chain that it is a bound for (default: all)
+    plot:str=None,               # .png file for its picture (default: bits_per_dim.png in the run folder)
     out:str=None,                # .json file for the result, besides showing it
     cpu:bool=False,              # leave a GPU alone
 ):
@@ -306,14 +319,10 @@ def eval_cli(
     if n is not None and n < 2: raise ValueError(f"--n must be at least 2, got {n}")
     model, about = load_for(run, cpu)
     examples = reference_for(about, data, root)
-    if bpd and (not examples.levels or n_bpd < 2):
-        raise ValueError("--bpd needs images" if not examples.levels else f"--n_bpd must be at least 2, got {n_bpd}")
+    if bpd: measured = bits(model, examples, plot_file(run, plot), bpd_calls, bpd_steps, seed, batch_size)
     result = quality(model, examples, None if samples is None else read_array_file(samples, examples.shape), n, steps,
                      seed, batch_size, progress=True)
-    if bpd:
-        b = bound(model, examples.tensor(min(n_bpd, len(examples))), examples.levels, seed, progress=True)
-        result['bits_per_dim'] = dict(at_most=b.mean().item(), standard_error=(b.std()/len(b)**.5).item(),
-                                      n_images=len(b), levels=examples.levels)
+    if bpd: result['bits_per_dim'] = measured
     text = json.dumps(result | dict(command=command) | versions(), indent=2, ensure_ascii=False) + '\n'
     if out is not None: write_atomic(out, text.encode())
     print(text, end='')

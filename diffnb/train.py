@@ -7,7 +7,7 @@ __all__ = ['run_files', 'lr_at', 'ema_decay_at', 'EMA', 'Settings', 'draw', 'ima
            'Stopped', 'stop_request', 'check_out', 'check_fit', 'labelled', 'differences', 'Trainer', 'read_log', 'Run',
            'train']
 
-# %% ../nbs/33_train.ipynb #4af0976a
+# %% ../nbs/33_train.ipynb #505a8549
 import csv, io, json, math, os, signal, threading, time
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from .plot import cloud, curve, label
 from .denoiser import Denoiser
 from .loss import simple_loss
+from .variance import hybrid_loss
 from .sample import DDPM, sample, timesteps
 from .data import ExampleSet, batches, to_uint8
 from .checkpoint import load_training, load_weights, model_file, read_meta, save, write_atomic
@@ -224,13 +225,20 @@ class Trainer:
         # losses since the last row of the log, still on the device
         self.window = []
 
-# %% ../nbs/33_train.ipynb #3c7e896c
+# %% ../nbs/33_train.ipynb #ce0a80ff
+@patch
+def loss(self:Trainer, x, y) -> torch.Tensor: # a batch of examples, their labels -> [B]
+    "What is minimised: L_simple (E15), or L_hybrid for a learned variance (E23)."
+    cond = {'y': y} if self.labelled else {}
+    if self.model.variance == 'learned': return hybrid_loss(self.model, x, bins=self.data.levels, **cond)
+    return simple_loss(self.model, x, **cond)
+
 @patch
 def update(self:Trainer, x, y): # a batch of examples, their labels
     "One step of Algorithm 1: loss at random times, gradient, AdamW, average."
     for group in self.optimizer.param_groups:
         group['lr'] = lr_at(self.step, self.settings.steps, self.settings.lr, self.settings.warmup)
-    loss = simple_loss(self.model, x, **({'y': y} if self.labelled else {})).mean()
+    loss = self.loss(x, y).mean()
     self.device.backward(loss)
     norm = self.device.clip_grad_norm_(self.net.parameters(), self.settings.clip_norm)
     self.optimizer.step()
