@@ -20,9 +20,9 @@ from .sample import check_taus
 from .variance import log_interpolate
 from .train import png
 
-# %% ../nbs/60_likelihood.ipynb #4cb1ce2b
-def jumps(model, taus=None) -> tuple: # a Denoiser; decreasing times ending in 0, or None for all -> t [S], s [S], the data's end first
-    "The steps t → s of a chain."
+# %% ../nbs/60_likelihood.ipynb #2316d634
+def jumps(model, taus=None) -> tuple: # a Denoiser; decreasing times ending in 0, or None for all
+    "The steps t → s of a chain: t [S] and s [S], the data's end first."
     up = torch.tensor((list(range(model.sched.T, -1, -1)) if taus is None else check_taus(taus, model.sched.T))[::-1])
     return up[1:], up[:-1]
 
@@ -33,7 +33,8 @@ def prices(model, x0, i, t, s,          # a Denoiser; data [N, ...]; which image
     from tqdm.auto import tqdm
     if bins is not None: check_grid(x0, bins)
     elif not x0.isfinite().all(): raise ValueError("x0 has NaN or infinite values")
-    if batch_size < 1: raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if batch_size < 1 or not len(x0): raise ValueError(f"batch_size must be at least 1 and x0 hold data, got {batch_size} and {len(x0)} examples")
+    if eps is not None and eps.shape != x0.shape: raise ValueError(f"eps must have x0's shape {list(x0.shape)}, got {list(eps.shape)}")
     found, mse = [], lambda a, b: ((a - b)**2).flatten(1).mean(1)
     chunks = list(zip(*(a.to(x0.device).split(batch_size) for a in (i, t, s))))
     for i, t, s in tqdm(chunks, desc='bits/dim', disable=not progress):
@@ -69,19 +70,20 @@ def bits_per_dim(model,                 # a Denoiser
     terms, zero = torch.cat([L, L_T[:, None]], 1), torch.zeros_like(L[:, :1])
     return BitsPerDim(terms.sum(1), terms, torch.cat([zero, mse], 1), torch.cat([zero, x0_mse], 1))
 
-# %% ../nbs/60_likelihood.ipynb #3944ee5f
+# %% ../nbs/60_likelihood.ipynb #0c83903b
 def expected_terms(sched,                   # the noise schedule
                    x0_mse:torch.Tensor,     # [T+1] float64, the error e_t of x_0 at each t
                    taus=None,               # as in bits_per_dim
                   ) -> tuple:               # times t [S-1]; a dict of terms [S-1] bits/dim for 'small', 'large' and 'best'
     "What each step but the last (the decoder's) costs on average with a fixed variance, given the network's error (E12, E21)."
     t, s = (u[1:] for u in jumps(SimpleNamespace(sched=sched), taus))
+    if x0_mse.shape != (sched.T + 1,): raise ValueError(f"x0_mse must have the shape [{sched.T + 1}], for t = 0..T, got {list(x0_mse.shape)}")
     small, large, *_ = small_large(sched, t, s)
     best = small + posterior_coefficients(sched, t, s)[0]**2 * x0_mse[t]
     price = lambda var: ((var/small).log() + best/var - 1) / (2*math.log(2))
     return t, dict(small=price(small), large=price(large), best=price(best))
 
-# %% ../nbs/60_likelihood.ipynb #a22455f8
+# %% ../nbs/60_likelihood.ipynb #64497a74
 class Estimate(NamedTuple):
     "The mean bound over a data set, estimated from a few network evaluations."
     total: float             # bits/dim
@@ -92,7 +94,7 @@ class Estimate(NamedTuple):
     bits: torch.Tensor       # [n] the term of the bound there, bits/dim
     weight: torch.Tensor     # [n] so that (weight*bits).sum() estimates the sum of L_0 and the steps
 
-def pilot(price, S:int, calls:int) -> tuple: # price(k) -> terms of random images at the steps k; steps of the chain; calls to spend
+def pilot(price, S:int, calls:int) -> tuple: # price(k): terms of random images at steps k; steps; calls to spend
     "A probability for each of the steps 1..S, in proportion to the root mean square of its terms; and the calls spent."
     grid = torch.logspace(0, math.log10(S), 32).round().long().unique()
     each = max(calls//len(grid), 2)
@@ -100,38 +102,47 @@ def pilot(price, S:int, calls:int) -> tuple: # price(k) -> terms of random image
     p = log_interpolate(grid, size, S)
     return .9*p/p.sum() + .1/S, each*len(grid)
 
-# %% ../nbs/60_likelihood.ipynb #5975e04e
+# %% ../nbs/60_likelihood.ipynb #144c8953
 def estimate_bits_per_dim(model, x0:torch.Tensor, # a Denoiser; the data set [N, ...]
                           calls:int=10_000,       # network evaluations, at least 200
                           bins:int=256, taus=None, batch_size:int=512, # as in bits_per_dim
-                          generator:torch.Generator=None, progress:bool=False, **cond) -> Estimate: # as in bits_per_dim
+                          generator:torch.Generator=None, progress:bool=False, **cond, # as in bits_per_dim
+                         ) -> Estimate:
     "The mean of bits_per_dim(...).total over x0, unbiased, from random pairs of image and step (E24, E33)."
-    if calls < 200: raise ValueError(f"calls must be at least 200, got {calls}")
+    if int(calls) != calls or calls < 200 or not len(x0):
+        raise ValueError(f"calls must be a whole number of at least 200, and x0 hold data, got {calls} and {len(x0)} examples")
     (t, s), N, device = jumps(model, taus), len(x0), 'cpu' if generator is None else generator.device
     def price(k, progress=False): # bits at the steps k, of random images
-        return prices(model, x0, torch.randint(N, k.shape, generator=generator, device=device).cpu(), t[k], s[k], bins, batch_size, generator, progress, cond)[0].double().cpu()
+        i = torch.randint(N, k.shape, generator=generator, device=device).cpu()
+        return prices(model, x0, i, t[k], s[k], bins, batch_size, generator, progress, cond)[0].double().cpu()
     p, spent = pilot(price, len(t), calls//8)
     K = (calls - spent)//2
-    u = (torch.arange(K)[:, None] + torch.rand(K, 2, generator=generator, device=device, dtype=torch.float64).cpu()).flatten() / K
+    u = torch.rand(K, 2, generator=generator, device=device, dtype=torch.float64).cpu()
+    u = (torch.arange(K)[:, None] + u).flatten() / K                     # two in each of K equal slices of [0, 1)
     k = torch.searchsorted(p.cumsum(0), u).clamp(max=len(t) - 1)
     bits = price(k, progress)
-    def estimate(v): a, b = v.reshape(K, 2).T; return ((a + b).mean().item()/2, ((a - b)**2).sum().sqrt().item()/(2*K))
+    def estimate(v):
+        a, b = v.reshape(K, 2).T
+        return (a + b).mean().item()/2, ((a - b)**2).sum().sqrt().item()/(2*K)
     v = bits / p[k]
     L_T = prior_kl(model.sched, x0, int(t[-1])).mean().item() / (x0[0].numel() * math.log(2))
     (total, se), parts = estimate(v), dict(L_0=estimate(v*(k == 0)), steps=estimate(v*(k > 0)), L_T=(L_T, 0.))
     return Estimate(total + L_T, se, parts, calls=spent + 2*K, t=t[k], bits=bits, weight=1/(2*K*p[k]))
 
-# %% ../nbs/60_likelihood.ipynb #1045575b
-def bits_picture(found:Estimate, title:str='') -> bytes: # what estimate_bits_per_dim returned; above the panels -> a PNG file
+# %% ../nbs/60_likelihood.ipynb #de4b0162
+def bits_picture(found:Estimate,     # what estimate_bits_per_dim returned
+                 title:str='',       # above the panels
+                ) -> bytes:          # a PNG file
     "Where the bits go: the cost of each step, and the sum from the data's end."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(8, 3), layout='constrained'); axes = fig.subplots(1, 2)
     order = found.t.argsort(); t, bits, weight = (v[order] for v in (found.t, found.bits, found.weight))
     edges = torch.logspace(0, math.log10(int(t[-1]) + 1), 33)
     group = torch.bucketize(t.float(), edges, right=True)
-    mean = lambda v: torch.zeros(34, dtype=torch.float64).index_add_(0, group, v*weight) / torch.zeros(34, dtype=torch.float64).index_add_(0, group, weight)
+    mean = lambda v: group.bincount(v*weight, minlength=34) / group.bincount(weight, minlength=34)
     some = torch.unique(group); top = mean(bits)[some].max().item()
-    curve(axes[0], mean(t.double())[some], mean(bits)[some], 'prediction', marker='.'); axes[0].loglog(); axes[0].set_ylim(top/1e5, 2*top)
+    curve(axes[0], mean(t.double())[some], mean(bits)[some], 'prediction', marker='.'); axes[0].loglog()
+    axes[0].set_ylim(top/1e5, 2*top)
     curve(axes[1], t, (bits*weight).cumsum(0), 'prediction'); axes[1].set_xscale('log')
     label(axes[0], 't', 'bits/dim of a step'); label(axes[1], 't', 'bits/dim up to t')
     if title: fig.suptitle(title, fontsize=10)

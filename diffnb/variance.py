@@ -5,38 +5,41 @@
 # %% auto #0
 __all__ = ['log_interpolate', 'x0_mse', 'OptimalVariance', 'hybrid_loss', 'vlb_loss', 'ImportanceSampler']
 
-# %% ../nbs/25_variance.ipynb #9df1f26f
+# %% ../nbs/25_variance.ipynb #efad1213
 import math
 import torch
 from fastcore.basics import patch
 from .forward import q_sample, randn_like
-from .schedule import like
+from .schedule import check_t, like
 from .posterior import posterior_coefficients
 from .vlb import vb_term
 from .denoiser import Denoiser, Prediction, target
 from .loss import noisy
 
-# %% ../nbs/25_variance.ipynb #4022eed7
+# %% ../nbs/25_variance.ipynb #5ddd39c3
 def log_interpolate(t:torch.Tensor,     # increasing places in 1..n, the first is 1 and the last is n [G]
                     y:torch.Tensor,     # positive values there [G, ...]
                     n:int,              # values wanted at 1..n
                    ) -> torch.Tensor:   # [n, ...]
     "Straight lines between measured points, on logarithmic axes."
-    log_t, u, log_y = t.double().log(), torch.arange(1, n + 1, device=t.device).double().log(), y.clamp(min=1e-20).log()
+    u = torch.arange(1, n + 1, device=t.device).double().log()
+    log_t, log_y = t.double().log(), y.clamp(min=1e-20).log()
     low = (torch.searchsorted(log_t, u, right=True) - 1).clamp(0, max(len(t) - 2, 0))
     high = (low + 1).clamp(max=len(t) - 1)
     share = ((u - log_t[low]) / (log_t[high] - log_t[low]).clamp(min=1e-9)).to(log_y)
     return torch.lerp(log_y[low], log_y[high], share.reshape(-1, *[1]*(y.ndim - 1))).exp()
 
-# %% ../nbs/25_variance.ipynb #9a129071
+# %% ../nbs/25_variance.ipynb #3bbbf72c
 @torch.no_grad()
 def x0_mse(model,                       # a Denoiser
            x0:torch.Tensor,             # clean data [N, ...]
            n:int=256,                   # examples for each time, drawn from x0
            times:int=64,                # measured at so many t, denser near the data; interpolated between
-           generator:torch.Generator=None, **cond) -> torch.Tensor: # of the draws; to the network -> float64 [T+1, ...]
+           generator:torch.Generator=None, # of the draws
+           **cond) -> torch.Tensor:     # to the network; returns float64 [T+1, ...]
     "E(x_0 - x̂_0)² at every t, coordinate by coordinate: what the model does not see through the noise; 0 at t = 0 (E21)."
-    if n < 1 or times < 2: raise ValueError(f"n must be at least 1 and times at least 2, got {n} and {times}")
+    if n < 1 or times < 2 or not len(x0):
+        raise ValueError(f"n must be at least 1, times at least 2, and x0 hold data, got {n}, {times} and {len(x0)} examples")
     grid = torch.logspace(0, math.log10(model.sched.T), times).round().long().unique()
     device, found = x0.device if generator is None else generator.device, []
     for t in grid.tolist():
@@ -46,27 +49,33 @@ def x0_mse(model,                       # a Denoiser
     e = log_interpolate(grid, torch.stack(found), model.sched.T)
     return torch.cat([torch.zeros_like(e[:1]), e])
 
-# %% ../nbs/25_variance.ipynb #d33924dc
+# %% ../nbs/25_variance.ipynb #1736218f
 class OptimalVariance(Denoiser):
     "A denoiser with the fixed variance that makes its bound smallest: σ² = σ̃² + w₀² E(x_0 - x̂_0)² (E21; Bao et al. 2022)."
     def __init__(self,
                  model:Denoiser,             # whose network and mean are used
-                 x0_mse:torch.Tensor):       # [T+1, ...] as from `x0_mse`; [T+1, 1, ...] for one number at each t
+                 x0_mse:torch.Tensor):       # [T+1, ...] as from `x0_mse`, or [T+1] for one number at each t
         super().__init__(model.net, model.sched, model.predicts, model.variance, model.clip)
-        if len(x0_mse) != model.sched.T + 1: raise ValueError(f"x0_mse needs {model.sched.T + 1} entries, for t = 0..T, got {len(x0_mse)}")
+        if len(x0_mse) != model.sched.T + 1:
+            raise ValueError(f"x0_mse needs {model.sched.T + 1} entries, for t = 0..T, got {len(x0_mse)}")
+        if not (x0_mse.isfinite() & (x0_mse >= 0)).all(): raise ValueError("x0_mse must be finite and not negative")
         self.register_buffer('x0_mse', x0_mse, persistent=False)
 
     def p_mean_variance(self, x_t, t, s=None, variance=None, **cond) -> Prediction: # as in Denoiser
         p = super().p_mean_variance(x_t, t, s, variance or 'small', **cond)
         if variance is not None: return p
         w_0, _, small = like(x_t, *posterior_coefficients(self.sched, t, s))
-        var = (small + w_0**2 * self.x0_mse[t]).clamp(min=1e-20).to(x_t.dtype)
+        e = like(x_t, self.x0_mse[t])[0] if self.x0_mse.ndim == 1 else self.x0_mse[t]
+        if e.ndim > x_t.ndim or any(n not in (1, m) for n, m in zip(e.shape[::-1], x_t.shape[::-1])):
+            raise ValueError(f"x0_mse of the shape {list(self.x0_mse.shape)} does not fit x_t {list(x_t.shape)}")
+        var = (small + w_0**2 * e).clamp(min=1e-20).to(x_t.dtype)
         return p._replace(var=var, log_var=var.log())
 
-# %% ../nbs/25_variance.ipynb #2048d69e
+# %% ../nbs/25_variance.ipynb #e881ec96
 def hybrid_loss(model,                          # a Denoiser with a learned variance; ValueError for another
                 x0:torch.Tensor,                # clean data [B, ...]; images must be on the grid of `bins` values (checked on a CPU only)
-                t=None, eps:torch.Tensor=None,  # int or LongTensor [B], and noise of x0's shape; None: drawn as in `noisy`
+                t=None,                         # int or LongTensor [B]; None: drawn as in `noisy`
+                eps:torch.Tensor=None,          # noise of x0's shape; None: drawn
                 lam:float=.001,                 # λ, the weight of all T terms of the bound together
                 bins:int=256,                   # number of values a pixel can have; None: not images
                 generator:torch.Generator=None, # for t and eps
@@ -81,16 +90,17 @@ def hybrid_loss(model,                          # a Denoiser with a learned vari
     frozen = Denoiser(lambda *_: torch.cat([output.detach(), o], 1), sched, model.predicts, 'learned')
     return simple + lam * sched.T * vb_term(frozen, x0, x_t, t, bins)
 
-# %% ../nbs/25_variance.ipynb #aad413bb
+# %% ../nbs/25_variance.ipynb #3041a539
 def vlb_loss(model,                             # a Denoiser with any variance; x_0 is not clipped, even if it clips
-             x0:torch.Tensor, t=None, eps:torch.Tensor=None, bins:int=256, generator:torch.Generator=None, **cond, # as in hybrid_loss
+             x0:torch.Tensor, t=None, eps:torch.Tensor=None, # as in hybrid_loss
+             bins:int=256, generator:torch.Generator=None, **cond, # as in hybrid_loss
             ) -> torch.Tensor:                  # [B] bits/dim
     "L_VLB - L_T from one t for each image: T times the term at t, unbiased for uniform t (E24)."
     x_t, t, eps = noisy(model.sched, x0, t, eps, generator)
     free = Denoiser(model.net, model.sched, model.predicts, model.variance)
     return model.sched.T * vb_term(free, x0, x_t, t, bins, **cond)
 
-# %% ../nbs/25_variance.ipynb #3362504e
+# %% ../nbs/25_variance.ipynb #61591172
 class ImportanceSampler:
     "Draws t with p_t ∝ √E[L_t²], over the last losses at each t; uniform until every t has enough of them (E24)."
     def __init__(self, T:int,                # noise levels
@@ -108,17 +118,21 @@ class ImportanceSampler:
         warm = (self.seen[1:] >= self.losses.shape[1]).all() & p.isfinite().all()
         return torch.where(warm, p, 1/len(p))
 
-    def draw(self, n:int, generator:torch.Generator=None) -> tuple: # how many -> t [n], and the weights 1/(T p_t) of their losses [n]
+    def draw(self, n:int, generator:torch.Generator=None) -> tuple: # how many; on the tables' device
+        "Times t [n] and the weights 1/(T p_t) of their losses [n], float64."
         p = self.probabilities()
         t = torch.multinomial(p, n, replacement=True, generator=generator) + 1
         return t, 1 / (len(p) * p[t - 1])
 
-# %% ../nbs/25_variance.ipynb #72d0f719
+# %% ../nbs/25_variance.ipynb #d83d138e
 @patch
 def update(self:ImportanceSampler,
            t:torch.Tensor,                # times [n] at which
            losses:torch.Tensor):          # these losses [n] were found, before weighting
-    "Remember losses; of each t, the latest ones."
+    "Remember losses; of each t, the latest ones. ValueError for NaN (looked for on a CPU only)."
+    check_t(t, len(self.seen) - 1, low=1)
+    if t.shape != losses.shape: raise ValueError(f"{list(t.shape)} times, but {list(losses.shape)} losses")
+    if losses.device.type == 'cpu' and not losses.isfinite().all(): raise ValueError("a loss is NaN or infinite")
     t, order = t.sort(stable=True)
     many = torch.zeros_like(self.seen).index_add_(0, t, torch.ones_like(t))
     place = torch.arange(len(t), device=t.device) - (many.cumsum(0) - many)[t]         # 0, 1, ... among equal t
