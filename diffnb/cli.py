@@ -7,8 +7,8 @@ __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'conso
            'integers', 'quality', 'count', 'new_network', 'new_model', 'report', 'train_cli', 'check_file', 'load_for',
            'array_file', 'read_array_file', 'sample_cli', 'plot_file', 'bits', 'reference_for', 'eval_cli']
 
-# %% ../nbs/70_cli.ipynb #ae344d60
-import inspect, json, os, shlex, sys, time
+# %% ../nbs/70_cli.ipynb #3afb153e
+import inspect, json, math, os, shlex, sys, time
 from functools import wraps
 from pathlib import Path
 from fastcore.script import anno_parser
@@ -70,7 +70,7 @@ def integers(text:str, name:str) -> list: # '1,2', the option it belongs to
     try: return [int(w) for w in text.split(',') if w.strip()]
     except ValueError: raise ValueError(f"--{name} takes whole numbers separated by commas, such as 1,2, got {text!r}") from None
 
-# %% ../nbs/70_cli.ipynb #e3f9ad6b
+# %% ../nbs/70_cli.ipynb #59f4e788
 def quality(model, data,        # a Denoiser; the data set to compare with
             x=None,             # samples to judge [n, ...]; drawn if None
             n:int=None,         # how many to draw; None: as many as there are examples, at most 10000
@@ -80,12 +80,12 @@ def quality(model, data,        # a Denoiser; the data set to compare with
     from diffnb.distance import energy_distance, frechet_distance
     from diffnb.train import draw
     size = min(len(data), 10_000)
+    if (numbers := math.prod(data.shape)) > 4096:
+        raise ValueError(f"the Fréchet distance of {numbers} raw pixels is out of reach: at most 4096 numbers an example")
     reference, started = data.tensor(size), time.perf_counter()
     how = dict(steps=steps, seed=seed, batch_size=batch_size) if x is None else {}
     if x is None: x = draw(model, size if n is None else n, data.shape, progress=progress, **how)
-    seconds, numbers = time.perf_counter() - started, reference[0].numel()
-    if numbers > 4096:
-        raise ValueError(f"the Fréchet distance of {numbers} raw pixels is out of reach: at most 4096 numbers an example")
+    seconds = time.perf_counter() - started
     if data.levels: x = ((x.clamp(-1, 1) + 1)*127.5).round()/127.5 - 1             # as a file of bytes would have it
     try: distance = frechet_distance(x + 1, reference + 1)
     except LinAlgError: raise ValueError("the Fréchet distance of these samples does not exist: are they all alike?") from None
@@ -258,7 +258,7 @@ def sample_cli(
 
 sample_command = console_script(sample_cli)
 
-# %% ../nbs/70_cli.ipynb #70066a1d
+# %% ../nbs/70_cli.ipynb #8c343b8d
 def plot_file(run, plot:str=None) -> Path: # run folder, file or shipped name; the option
     "Where the picture of the bits goes: as told, or bits_per_dim.png in the run folder, or NAME_bits_per_dim.png here."
     folder = Path(run).expanduser()
@@ -279,7 +279,7 @@ def bits(model, data, plot:Path, calls:int=10_000, steps:int=None, seed:int=0, b
     write_atomic(plot, bits_picture(found, f"{text}, {data.levels} levels, {steps or T} steps"))
     split = {k: dict(bits=b, standard_error=e) for k, (b, e) in found.parts.items()}
     print(f"{text} = " + ' + '.join(f"{k} {b:.3f} ± {e:.3f}" for k, (b, e) in found.parts.items()) + f"; picture: {plot}", file=sys.stderr)
-    return dict(at_most=found.total, standard_error=found.standard_error, split=split, levels=data.levels, steps=steps or T,
+    return dict(at_most=found.total, standard_error=found.standard_error, split=split, levels=data.levels, steps=steps or T, variance=model.variance,
                 n_images=len(x0), network_calls=found.calls, picture=str(plot))
 
 # %% ../nbs/70_cli.ipynb #d03ae28e
@@ -294,7 +294,7 @@ def reference_for(about:dict, data:str=None, root:str=None): # a checkpoint's da
         raise ValueError(f"the model makes examples of the shape {list(shape)}, but {examples.name} has {list(examples.shape)}")
     return examples
 
-# %% ../nbs/70_cli.ipynb #19e73c5d
+# %% ../nbs/70_cli.ipynb #b4fe1ccf
 @console
 def eval_cli(
     run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned
@@ -305,24 +305,29 @@ def eval_cli(
     seed:int=0,                  # of the noise
     batch_size:int=512,          # samples at once
     samples:str=None,            # judge this .npz file of diffnb_sample instead of drawing
-    bpd:bool=False,              # also the bound on bits/dim, its parts, and a picture of them
+    bpd:bool=False,              # also the bound on bits/dim of the data (those it was trained on, unless --data says otherwise), its parts, and a picture
     bpd_calls:int=10_000,        # network calls for it
-    bpd_steps:int=None,          # steps of the chain that it is a bound for (default: all)
+    bpd_steps:int=None,          # steps of the chain that it is a bound for (default: all; a fixed variance needs nearly all)
     plot:str=None,               # .png file for its picture (default: bits_per_dim.png in the run folder)
     out:str=None,                # .json file for the result, besides showing it
     cpu:bool=False,              # leave a GPU alone
 ):
     "Measure a model: Fréchet distance in raw pixel space, and a bound on bits/dim. The result is shown as JSON."
     from diffnb.checkpoint import versions, write_atomic
+    from diffnb.sample import timesteps
     command = command_line(eval_cli, locals())
     if out is not None: out = check_file(out, ('.json',))
     if n is not None and n < 2: raise ValueError(f"--n must be at least 2, got {n}")
     model, about = load_for(run, cpu)
     examples = reference_for(about, data, root)
-    if bpd: measured = bits(model, examples, plot_file(run, plot), bpd_calls, bpd_steps, seed, batch_size)
-    result = quality(model, examples, None if samples is None else read_array_file(samples, examples.shape), n, steps,
-                     seed, batch_size, progress=True)
-    if bpd: result['bits_per_dim'] = measured
+    timesteps(model.sched.T, steps)                       # a ValueError now rather than after the bits
+    if not bpd and (plot is not None or bpd_steps is not None): raise ValueError("--plot and --bpd_steps need --bpd")
+    x = None if samples is None else read_array_file(samples, examples.shape)
+    result = dict(bits_per_dim=bits(model, examples, plot_file(run, plot), bpd_calls, bpd_steps, seed, batch_size)) if bpd else {}
+    try: result = quality(model, examples, x, n, steps, seed, batch_size, progress=True) | result
+    except ValueError as e:
+        if not bpd: raise
+        result = dict(frechet_distance=None, why=str(e)) | result
     text = json.dumps(result | dict(command=command) | versions(), indent=2, ensure_ascii=False) + '\n'
     if out is not None: write_atomic(out, text.encode())
     print(text, end='')
