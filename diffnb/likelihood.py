@@ -6,7 +6,7 @@
 __all__ = ['jumps', 'prices', 'BitsPerDim', 'bits_per_dim', 'expected_terms', 'Estimate', 'pilot', 'stratified', 'pair_mean',
            'estimate_bits_per_dim', 'bits_picture']
 
-# %% ../nbs/60_likelihood.ipynb #0b90f5cb
+# %% ../nbs/60_likelihood.ipynb #3d44638c
 import math
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -17,15 +17,16 @@ from .posterior import posterior_coefficients
 from .vlb import check_grid, step_bpd
 from .denoiser import small_large
 from .sample import check_taus
-from .variance import log_interpolate
+from .variance import log_interpolate, per_example
 from .train import png
 
-# %% ../nbs/60_likelihood.ipynb #eb767917
+# %% ../nbs/60_likelihood.ipynb #f2f47851
 def jumps(model, taus=None) -> tuple: # a Denoiser; decreasing times ending in 0, or None for all
     "The steps t → s of a chain: t [S] and s [S], the data's end first."
     up = torch.tensor((list(range(model.sched.T, -1, -1)) if taus is None else check_taus(taus, model.sched.T))[::-1])
     return up[1:], up[:-1]
 
+# %% ../nbs/60_likelihood.ipynb #049e2cff
 @torch.no_grad()
 def prices(model, x0, i, t, s,          # a Denoiser; data [N, ...]; which image, and the jump t → s, each [n]
            bins, batch_size:int, generator, progress:bool, cond:dict, eps=None) -> torch.Tensor: # [3, n]
@@ -33,11 +34,11 @@ def prices(model, x0, i, t, s,          # a Denoiser; data [N, ...]; which image
     from tqdm.auto import tqdm
     if bins is not None: check_grid(x0, bins)
     elif not x0.isfinite().all(): raise ValueError("x0 has NaN or infinite values")
-    if batch_size < 1 or not len(x0): raise ValueError(f"batch_size must be at least 1 and x0 hold data, got {batch_size} and {len(x0)} examples")
-    if eps is not None and eps.shape != x0.shape: raise ValueError(f"eps must have x0's shape {list(x0.shape)}, got {list(eps.shape)}")
-    each = {k: v.to(x0.device) for k, v in cond.items() if isinstance(v, torch.Tensor) and v.ndim}   # one for each image
-    for k, v in each.items():
-        if len(v) != len(x0): raise ValueError(f"{k} must have one entry for each of the {len(x0)} examples, got {list(v.shape)}")
+    if batch_size < 1 or not len(x0):
+        raise ValueError(f"batch_size must be at least 1 and x0 hold data, got {batch_size} and {len(x0)} examples")
+    if eps is not None and eps.shape != x0.shape:
+        raise ValueError(f"eps must have x0's shape {list(x0.shape)}, got {list(eps.shape)}")
+    each = per_example(cond, x0)
     found, mse = [], lambda a, b: ((a - b)**2).flatten(1).mean(1)
     chunks = list(zip(*(a.to(x0.device).split(batch_size) for a in (i, t, s))))
     for i, t, s in tqdm(chunks, desc='bits/dim', disable=not progress):
@@ -73,20 +74,21 @@ def bits_per_dim(model,                 # a Denoiser
     terms, zero = torch.cat([L, L_T[:, None]], 1), torch.zeros_like(L[:, :1])
     return BitsPerDim(terms.sum(1), terms, torch.cat([zero, mse], 1), torch.cat([zero, x0_mse], 1))
 
-# %% ../nbs/60_likelihood.ipynb #0c83903b
+# %% ../nbs/60_likelihood.ipynb #20e4ea6a
 def expected_terms(sched,                   # the noise schedule
                    x0_mse:torch.Tensor,     # [T+1] float64, the error e_t of x_0 at each t
                    taus=None,               # as in bits_per_dim
                   ) -> tuple:               # times t [S-1]; a dict of terms [S-1] bits/dim for 'small', 'large' and 'best'
     "What each step but the last (the decoder's) costs on average with a fixed variance, given the network's error (E12, E21)."
     t, s = (u[1:] for u in jumps(SimpleNamespace(sched=sched), taus))
-    if x0_mse.shape != (sched.T + 1,): raise ValueError(f"x0_mse must have the shape [{sched.T + 1}], for t = 0..T, got {list(x0_mse.shape)}")
+    if x0_mse.shape != (sched.T + 1,):
+        raise ValueError(f"x0_mse must have the shape [{sched.T + 1}], for t = 0..T, got {list(x0_mse.shape)}")
     small, large, *_ = small_large(sched, t, s)
     best = small + posterior_coefficients(sched, t, s)[0]**2 * x0_mse[t]
     price = lambda var: ((var/small).log() + best/var - 1) / (2*math.log(2))
     return t, dict(small=price(small), large=price(large), best=price(best))
 
-# %% ../nbs/60_likelihood.ipynb #0b5a977b
+# %% ../nbs/60_likelihood.ipynb #43c7ff94
 class Estimate(NamedTuple):
     "The mean bound over a data set, estimated from a few network evaluations."
     total: float             # bits/dim
@@ -97,6 +99,7 @@ class Estimate(NamedTuple):
     bits: torch.Tensor       # [n] the term of the bound there, bits/dim
     weight: torch.Tensor     # [n] so that (weight*bits).sum() estimates the sum of L_0 and the steps
 
+# %% ../nbs/60_likelihood.ipynb #4c1ab565
 def pilot(price, S:int, calls:int) -> tuple: # price(k): terms of random images at steps k; steps; calls to spend
     "A probability for each of the steps 1..S, in proportion to the root mean square of its terms; and the calls spent."
     grid = torch.logspace(0, math.log10(S), 32).round().long().unique()
@@ -105,9 +108,10 @@ def pilot(price, S:int, calls:int) -> tuple: # price(k): terms of random images 
     p = log_interpolate(grid, size, S)
     return .9*p/p.sum() + .1/S, each*len(grid)
 
-def stratified(p, K:int, generator=None) -> torch.Tensor: # probabilities [S]; slices -> steps [2K], neighbours share a slice
-    "Two draws from each of K equal slices of the probability."
-    u = torch.rand(K, 2, generator=generator, device='cpu' if generator is None else generator.device, dtype=torch.float64)
+def stratified(p, K:int, generator=None) -> torch.Tensor: # probabilities [S]; number of slices -> steps [2K]
+    "Two draws from each of K equal slices of the probability, next to each other."
+    u = torch.rand(K, 2, generator=generator, device='cpu' if generator is None else generator.device,
+                   dtype=torch.float64)
     u = (torch.arange(K)[:, None] + u.cpu()).flatten() / K
     return torch.searchsorted(p.cumsum(0), u).clamp(max=len(p) - 1)
 
