@@ -186,12 +186,12 @@ def train_cli(
 
 train_command = console_script(train_cli)
 
-# %% ../nbs/70_cli.ipynb #6408126a
-def check_file(out, kinds:tuple) -> Path: # file to write, e.g. ('.png', '.npz')
+# %% ../nbs/70_cli.ipynb #f86bdbb6
+def check_file(out, kinds:tuple, option:str='--out') -> Path: # file to write, e.g. ('.png', '.npz'), the option that names it
     "A file that may be written: its kind is known, its folder exists, and what it would replace is of its kind. ValueError or FileNotFoundError otherwise."
     start = {'.png': b'\x89PNG', '.npz': b'PK', '.json': b'{'}
     out = Path(out).expanduser()
-    if out.suffix not in kinds: raise ValueError(f"--out must end in {' or '.join(kinds)}, got {out}")
+    if out.suffix not in kinds: raise ValueError(f"{option} must end in {' or '.join(kinds)}, got {out}")
     if not out.parent.is_dir(): raise FileNotFoundError(f"there is no folder {out.parent} for {out.name}")
     if out.is_dir(): raise ValueError(f"{out} is a folder")
     if out.exists() and not out.read_bytes()[:4].startswith(start[out.suffix]):
@@ -258,12 +258,12 @@ def sample_cli(
 
 sample_command = console_script(sample_cli)
 
-# %% ../nbs/70_cli.ipynb #8c343b8d
+# %% ../nbs/70_cli.ipynb #771e5898
 def plot_file(run, plot:str=None) -> Path: # run folder, file or shipped name; the option
     "Where the picture of the bits goes: as told, or bits_per_dim.png in the run folder, or NAME_bits_per_dim.png here."
     folder = Path(run).expanduser()
     default = folder/'bits_per_dim.png' if folder.is_dir() else Path(f'{Path(run).stem}_bits_per_dim.png')
-    return check_file(default if plot is None else plot, ('.png',))
+    return check_file(default if plot is None else plot, ('.png',), '--plot')
 
 def bits(model, data, plot:Path, calls:int=10_000, steps:int=None, seed:int=0, batch_size:int=512) -> dict: # Denoiser, data set; the picture's file; of estimate_bits_per_dim
     "The bound on bits/dim over a data set (at most 10000 of its images), its parts, and a picture of them."
