@@ -7,7 +7,7 @@ __all__ = ['networks', 'format_version', 'model_file', 'write_atomic', 'pack_opt
            'shipped', 'find', 'open_tensors', 'read_meta', 'build', 'load_weights', 'read_part', 'load', 'Training',
            'load_training', 'slim']
 
-# %% ../nbs/32_checkpoint.ipynb #49119747
+# %% ../nbs/32_checkpoint.ipynb #2ec6eb33
 import json, os, platform
 from contextlib import suppress
 from importlib.resources import files
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 import torch
 import diffnb
-from .schedule import Schedule
+from .schedule import rebuild_schedule
 from .denoiser import Denoiser
 from .unet import MLP, UNet
 
@@ -64,7 +64,7 @@ def unpack_optimizer(tensors:dict, info:dict, # what `pack_optimizer` returned
     groups = [{k: tuple(v) if k == 'betas' else v for k, v in g.items()} for g in info['groups']]
     return dict(state=dict(sorted(state.items())), param_groups=groups)
 
-# %% ../nbs/32_checkpoint.ipynb #b682a966
+# %% ../nbs/32_checkpoint.ipynb #4bb86918
 def save(path,                  # file to write, by custom *.safetensors
          model:Denoiser,        # its net, schedule, predicts, variance and clip are stored
          ema=None,              # a network, or {name: tensor}: averaged weights; what `load` will use
@@ -87,7 +87,8 @@ def save(path,                  # file to write, by custom *.safetensors
     meta = dict(format=format_version, network=dict(name=name, config=model.net.config), predicts=model.predicts, variance=model.variance,
                 clip=model.clip, data=data, config=config, step=step, optimizer=packed, state=state, provenance=(provenance or {}) | versions())
     text = json.dumps(meta, allow_nan=False)
-    write_atomic(path, to_bytes({'schedule.beta': model.sched.beta[1:].clone(), **tensors}, {'diffnb': text}))
+    tensors |= {f'schedule.{k}': v for k, v in model.sched.given.items()}
+    write_atomic(path, to_bytes(tensors, {'diffnb': text}))
 
 # %% ../nbs/32_checkpoint.ipynb #dee3db59
 def versions() -> dict: # {'versions': {library: version}}
@@ -135,11 +136,11 @@ def read_meta(path) -> dict: # a file, a run folder or a shipped name -> the JSO
         if key not in meta: raise ValueError(f"{path}: its 'diffnb' entry lacks {key!r}")
     return meta
 
-# %% ../nbs/32_checkpoint.ipynb #291c1506
+# %% ../nbs/32_checkpoint.ipynb #184afa20
 def build(meta:dict,            # what `read_meta` returned
-          beta:torch.Tensor,    # [T] float64
+          given:dict,           # what its schedule was made of, see `rebuild_schedule`
          ) -> Denoiser:         # with initial weights
-    "The model a checkpoint describes. ValueError for an unknown network, or arguments it does not take."
+    "The model a checkpoint describes. ValueError for an unknown network, arguments it does not take, or a bad schedule."
     net = meta['network']
     name, config = (net.get('name'), net.get('config')) if isinstance(net, dict) else (net, None)
     if name not in networks:
@@ -148,7 +149,7 @@ def build(meta:dict,            # what `read_meta` returned
         try: net = networks[name](**config)
         except TypeError as e: raise ValueError(f"{name} cannot be built from {config}: {e}") from None
     clip = meta['clip'] and tuple(meta['clip'])
-    return Denoiser(net, Schedule(beta), meta['predicts'], meta['variance'], clip)
+    return Denoiser(net, rebuild_schedule(given), meta['predicts'], meta['variance'], clip)
 
 def load_weights(net:torch.nn.Module, # its weights are overwritten
                  tensors:dict,        # {name: tensor}
@@ -163,7 +164,7 @@ def load_weights(net:torch.nn.Module, # its weights are overwritten
         raise ValueError(f"{what} hold {left[0]!r}, which {type(net).__name__} does not have")
     net.load_state_dict(tensors)
 
-# %% ../nbs/32_checkpoint.ipynb #0a957565
+# %% ../nbs/32_checkpoint.ipynb #73260a4b
 def read_part(f, part:str) -> dict: # open_tensors' handle, prefix -> {name without prefix: tensor}
     "All tensors of a file under one prefix."
     return {k[len(part) + 1:]: f.get_tensor(k) for k in f.keys() if k.startswith(f'{part}.')}
@@ -176,19 +177,18 @@ def load(path,              # a file, a run folder, or a shipped name such as 'd
     path, meta = find(path), read_meta(path)
     with open_tensors(path) as f:
         keys = set(f.keys())
-        if 'schedule.beta' not in keys: raise ValueError(f"{path} holds no 'schedule.beta'")
         part = 'ema' if ema and any(k.startswith('ema.') for k in keys) else 'net'
         try:
-            model = build(meta, f.get_tensor('schedule.beta'))
+            model = build(meta, read_part(f, 'schedule'))
             load_weights(model.net, read_part(f, part), f"the {part} weights")
         except ValueError as e: raise ValueError(f"{path}: {e}") from None
     return model.to(device).eval().requires_grad_(False)
 
-# %% ../nbs/32_checkpoint.ipynb #0dc40791
+# %% ../nbs/32_checkpoint.ipynb #02643d8f
 class Training(NamedTuple):
     "A checkpoint's content, for resuming."
     meta: dict          # what `read_meta` returns
-    beta: torch.Tensor  # [T] float64
+    schedule: dict      # for `rebuild_schedule`
     net: dict           # {name: tensor}
     ema: dict           # {name: tensor}
     optimizer: dict     # for `optimizer.load_state_dict`
@@ -201,7 +201,7 @@ def load_training(path) -> Training: # a file or a run folder
         raise ValueError(f"{path} holds a model to sample from, without the optimizer that resuming needs")
     with open_tensors(path) as f:
         net, ema, rng, optimizer = (read_part(f, part) for part in ('net', 'ema', 'rng', 'optimizer'))
-        return Training(meta, f.get_tensor('schedule.beta'), net, ema,
+        return Training(meta, read_part(f, 'schedule'), net, ema,
                         unpack_optimizer(optimizer, meta['optimizer']), rng)
 
 def slim(path,      # a training checkpoint

@@ -94,7 +94,7 @@ def quality(model, data,        # a Denoiser; the data set to compare with
     if not data.levels: result['energy_distance'] = energy_distance(x, reference)
     return result | (dict(sampling_seconds=round(seconds, 2)) if how else {})
 
-# %% ../nbs/70_cli.ipynb #cee97572
+# %% ../nbs/70_cli.ipynb #60077100
 def count(network) -> int: # an nn.Module
     "Its number of parameters."
     return sum(p.numel() for p in network.parameters())
@@ -111,8 +111,11 @@ def new_network(data, channels:int, mults:list, blocks:int, attention:list, drop
 def new_model(network, data, schedule:str, T:int, predicts:str, variance:str): # options of `train_cli`
     "A Denoiser around a network; x_0 is clipped to [-1, 1] for images."
     from diffnb.denoiser import Denoiser
-    from diffnb.schedule import named_schedule
-    return Denoiser(network, named_schedule(schedule, T), predicts, variance,
+    from diffnb.schedule import geometric_schedule, named_schedule
+    from diffnb.score import largest_distance
+    wide = schedule == 'geometric'
+    sched = geometric_schedule(T, sigma_max=largest_distance(data.tensor(min(len(data), 5000)))) if wide else named_schedule(schedule, T)
+    return Denoiser(network, sched, predicts, variance,
                     (-1., 1.) if len(data.shape) == 3 else None)
 
 # %% ../nbs/70_cli.ipynb #53f688cc
@@ -135,7 +138,7 @@ def report(run, data, command:str, n_eval:int=None): # what `train` returned, th
     print(f"try next:\n  diffnb_sample {folder} --n 100 --steps 200 --out more.png\n  diffnb_eval {folder}" + (' --bpd' if data.levels else ' --steps 200')
           + f"\n  diffnb_train --data {'moons' if data.name == 'swiss_roll' else 'swiss_roll'}")
 
-# %% ../nbs/70_cli.ipynb #1e93b81e
+# %% ../nbs/70_cli.ipynb #2d6480ec
 @console
 def train_cli(
     data:str='digits',           # data set: digits, swiss_roll, moons, rings, mnist, fashion_mnist, cifar10, celeba, or a folder of images
@@ -151,7 +154,7 @@ def train_cli(
     weight_decay:float=0.,       # of AdamW
     clip_norm:float=1.,          # longest gradient of all weights together
     dropout:float=0.,            # in the U-Net, 0 up to 1
-    schedule:str='cosine',       # noise schedule: linear or cosine
+    schedule:str='cosine',       # noise schedule: linear, cosine, or geometric: noise up to the largest distance between two examples
     T:int=1000,                  # noise levels
     predicts:str='eps',          # what the network predicts: eps, x0, v, score or mu
     variance:str='large',        # of the reverse steps: large suits drawings on an empty ground (digits), small photographs sampled in few steps; learned gives the fewest bits/dim
@@ -232,10 +235,10 @@ def read_array_file(path, shape:tuple): # a file; (C, H, W) or (D,) -> samples [
     x = torch.from_numpy(a)
     return x.permute(0, 3, 1, 2).float()/127.5 - 1 if len(shape) == 3 else x.float()
 
-# %% ../nbs/70_cli.ipynb #878995cd
+# %% ../nbs/70_cli.ipynb #ac4a4ab5
 @console
 def sample_cli(
-    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned
+    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned, digits_ncsn
     n:int=64,                    # how many samples
     steps:int=50,                # network calls for each, at most the model's T
     seed:int=0,                  # of the noise
@@ -294,10 +297,10 @@ def reference_for(about:dict, data:str=None, root:str=None): # a checkpoint's da
         raise ValueError(f"the model makes examples of the shape {list(shape)}, but {examples.name} has {list(examples.shape)}")
     return examples
 
-# %% ../nbs/70_cli.ipynb #b4fe1ccf
+# %% ../nbs/70_cli.ipynb #22ed7366
 @console
 def eval_cli(
-    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned
+    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned, digits_ncsn
     data:str=None,               # data set to compare with (default: the one the model was trained on)
     root:str=None,               # folder that holds its files (default: ~/.cache/diffnb)
     n:int=None,                  # samples to draw (default: as many as examples, at most 10000)

@@ -9,7 +9,7 @@ __all__ = ['q_step', 'randn_like', 'q_sample', 'prior_kl']
 import torch
 from .schedule import Schedule, like
 
-# %% ../nbs/11_forward.ipynb #5ad79fbe
+# %% ../nbs/11_forward.ipynb #60fde0f6
 def q_step(sched:Schedule,
            x:torch.Tensor,          # x_{t-1}, [B, ...]
            t,                       # int or LongTensor [B] in 1..T
@@ -17,8 +17,8 @@ def q_step(sched:Schedule,
           ) -> torch.Tensor:        # x_t, [B, ...]
     "One step of the forward chain, x_{t-1} to x_t (E1)."
     if eps.shape != x.shape: raise ValueError(f"eps must have the shape of x, {list(x.shape)}, got {list(eps.shape)}")
-    beta, = like(x, sched.at('beta', t))
-    return (1 - beta).sqrt() * x + beta.sqrt() * eps
+    alpha, beta = like(x, sched.at('alpha', t), sched.at('beta', t))
+    return alpha.sqrt() * x + beta.sqrt() * eps
 
 # %% ../nbs/11_forward.ipynb #23de1ced
 def randn_like(x:torch.Tensor,                     # gives shape, dtype, device
@@ -40,12 +40,12 @@ def q_sample(sched:Schedule,
     signal, noise = like(x0, sched.signal(t), sched.noise(t))
     return signal * x0 + noise * eps
 
-# %% ../nbs/11_forward.ipynb #9ee47385
+# %% ../nbs/11_forward.ipynb #3a7b86fd
 def prior_kl(sched:Schedule,
              x0:torch.Tensor,         # clean data [B, ...]
              t=None,                  # int or LongTensor [B] in 1..T; None is T
             ) -> torch.Tensor:        # [B], nats, float64
-    "KL(q(x_t|x_0) || N(0, I)), summed over all coordinates (E3)."
-    alpha_bar = sched.at('alpha_bar', sched.T if t is None else t)
-    x0 = x0.flatten(1).double()
-    return ((alpha_bar * (x0**2).sum(1)) - x0.shape[1] * (alpha_bar + torch.log1p(-alpha_bar))) / 2
+    "KL(q(x_t|x_0) || prior), summed over all coordinates; the prior is N(0, I), or N(0, prior_std² I) of a `Process` (E3)."
+    t, rho, x0 = sched.T if t is None else t, sched.prior_std, x0.flatten(1).double()
+    signal, r = sched.signal(t) / rho, (sched.noise(t) / rho)**2 - 1
+    return (signal**2 * (x0**2).sum(1) + x0.shape[1] * (r - torch.log1p(r))) / 2

@@ -80,7 +80,7 @@ class Settings:
         need(0 <= self.weight_decay < math.inf, 'weight_decay', "at least 0")
         need(self.mixed_precision in ('no', 'bf16', 'fp16'), 'mixed_precision', "'no', 'bf16' or 'fp16'")
 
-# %% ../nbs/33_train.ipynb #a3053e6d
+# %% ../nbs/33_train.ipynb #12a7164f
 def draw(model:Denoiser,        # trained
          n:int,                 # how many
          shape:tuple,           # of one example: (C, H, W) or (2,)
@@ -97,7 +97,7 @@ def draw(model:Denoiser,        # trained
     generator, taus = torch.Generator().manual_seed(seed), timesteps(model.sched.T, steps, spacing)
     device, out = next(model.parameters()).device, []
     for start in trange(0, n, batch_size, desc='batches', disable=not (progress and n > batch_size)):
-        x_T = torch.randn(min(batch_size, n - start), *shape, generator=generator).to(device)
+        x_T = model.sched.prior_std * torch.randn(min(batch_size, n - start), *shape, generator=generator).to(device)
         out.append(sample(model, x_T, DDPM(variance), taus, generator=generator,
                           progress=progress and n <= batch_size, **cond).cpu())
     return torch.cat(out)
@@ -287,13 +287,14 @@ def save(self:Trainer):
     if rows: write_atomic(self.out/'log.csv', '\n'.join([','.join(self.log[0]), *rows, '']).encode())
     self.saved = self.step
 
-# %% ../nbs/33_train.ipynb #9437839f
+# %% ../nbs/33_train.ipynb #d0b5b212
 @patch
 def restore(self:Trainer):
     "Take up the run in the run folder. ValueError naming what differs, if it is another run."
     saved, here = load_training(self.out), json.loads(json.dumps(self.description()))
     found = differences({k: saved.meta[k] for k in here}, here)
-    if not torch.equal(saved.beta, self.last.sched.beta[1:]): found.append("the noise schedule is another one")
+    given = self.last.sched.given
+    if set(saved.schedule) != set(given) or not all(torch.equal(saved.schedule[k], given[k]) for k in given): found.append("the noise schedule is another one")
     if found:
         raise ValueError(f"{self.out} holds a run of another configuration: {'; '.join(found)}".replace('config.', ''))
     load_weights(self.net, saved.net, f"the weights in {self.out}")
