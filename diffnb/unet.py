@@ -137,6 +137,7 @@ def _checked(config):
     if wrong: raise ValueError(f"attention names levels 0..{len(c['mults']) - 1}, got {wrong}")
     return c
 
+# %% ../nbs/30_unet.ipynb #ce4a2e59
 def _embed(net, x_t, t, y):
     "What the blocks are told: time, and the class where there is one, [B, emb]."
     if not isinstance(t, torch.Tensor) or t.shape != (len(x_t),):
@@ -144,7 +145,10 @@ def _embed(net, x_t, t, y):
     emb = net.time(timestep_embedding(t, net.time[0].in_features).to(net.time[0].weight.dtype))
     if y is None: return F.silu(emb)
     if net.label is None: raise ValueError("a label y was given to a network that was built without num_classes")
-    return F.silu(emb + net.label(y))
+    if not isinstance(y, torch.Tensor) or y.shape != t.shape or y.dtype != torch.long: raise ValueError(f"y must be a LongTensor of shape [{len(x_t)}], one label for each x_t")
+    if y.device.type == 'cpu' and not ((y >= -1) & (y < net.label.num_embeddings)).all():
+        raise ValueError(f"labels lie in 0..{net.label.num_embeddings - 1}, or are -1 for none, got {y.min()}..{y.max()}")
+    return F.silu(emb + net.label(y.clamp(min=0)) * (y >= 0)[:, None])
 
 # %% ../nbs/30_unet.ipynb #a16110df
 class UNet(nn.Module):
@@ -178,7 +182,7 @@ class UNet(nn.Module):
 def forward(self:UNet,
             x_t:torch.Tensor,     # noisy pictures, [B, in_channels, H, W]
             t:torch.Tensor,       # their times, LongTensor [B] in 1..T
-            y:torch.Tensor=None,  # their labels, LongTensor [B] in 0..num_classes-1; None: no label
+            y:torch.Tensor=None,  # their labels, LongTensor [B] in 0..num_classes-1, or -1 for no label; None: no labels
            ) -> torch.Tensor:     # [B, out_channels, H, W]
     "The network's guess; ValueError for images that do not fit the network."
     C, side = self.config['in_channels'], 2**(len(self.config['mults']) - 1)
