@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'console', 'plain', 'console_script', 'command_line',
-           'integers', 'quality', 'count', 'new_network', 'new_model', 'report', 'train_cli', 'check_file', 'load_for',
-           'array_file', 'read_array_file', 'sample_cli', 'plot_file', 'bits', 'reference_for', 'eval_cli']
+           'integers', 'labels_of', 'quality', 'count', 'new_network', 'new_model', 'report', 'train_cli', 'check_file',
+           'load_for', 'labels_for', 'array_file', 'read_array_file', 'sample_cli', 'plot_file', 'bits',
+           'reference_for', 'eval_cli']
 
 # %% ../nbs/70_cli.ipynb #3afb153e
 import inspect, json, math, os, shlex, sys, time
@@ -70,6 +71,15 @@ def integers(text:str, name:str) -> list: # '1,2', the option it belongs to
     try: return [int(w) for w in text.split(',') if w.strip()]
     except ValueError: raise ValueError(f"--{name} takes whole numbers separated by commas, such as 1,2, got {text!r}") from None
 
+# %% ../nbs/70_cli.ipynb #88ff5674
+def labels_of(net, data, n:int) -> dict: # a network, the data set to compare with, how many -> what to tell the network
+    "For a network that takes labels, n of the data's, sorted and evenly spaced: the samples then have its share of each class. ValueError if it has none."
+    import torch
+    from diffnb.train import check_labels, labelled
+    if not labelled(net): return {}
+    check_labels(net, data)
+    return dict(y=data.labels.sort().values[torch.arange(n) * len(data) // n])
+
 # %% ../nbs/70_cli.ipynb #59f4e788
 def quality(model, data,        # a Denoiser; the data set to compare with
             x=None,             # samples to judge [n, ...]; drawn if None
@@ -84,7 +94,7 @@ def quality(model, data,        # a Denoiser; the data set to compare with
         raise ValueError(f"the Fréchet distance of {numbers} raw pixels is out of reach: at most 4096 numbers an example")
     reference, started = data.tensor(size), time.perf_counter()
     how = dict(steps=steps, seed=seed, batch_size=batch_size) if x is None else {}
-    if x is None: x = draw(model, size if n is None else n, data.shape, progress=progress, **how)
+    if x is None: x = draw(model, n := size if n is None else n, data.shape, progress=progress, **how, **labels_of(model.net, data, n))
     seconds = time.perf_counter() - started
     if data.levels: x = ((x.clamp(-1, 1) + 1)*127.5).round()/127.5 - 1             # as a file of bytes would have it
     try: distance = frechet_distance(x + 1, reference + 1)
@@ -99,14 +109,16 @@ def count(network) -> int: # an nn.Module
     "Its number of parameters."
     return sum(p.numel() for p in network.parameters())
 
-def new_network(data, channels:int, mults:list, blocks:int, attention:list, dropout:float, variance:str): # data set; options of `train_cli`
+def new_network(data, channels:int, mults:list, blocks:int, attention:list, dropout:float, variance:str, conditional:bool=False): # data set; options of `train_cli`
     "An untrained network that fits the data, a U-Net for images, an MLP for points; twice the outputs for a learned variance."
     from diffnb.unet import MLP, UNet
     C, *size = data.shape
     out = 2*C if variance == 'learned' else C
-    if not size: return MLP(dim=C, out_dim=out, width=128 if channels is None else channels)
+    if conditional and not data.classes: raise ValueError(f"--conditional needs data with classes, and {data.name} has none")
+    num_classes = len(data.classes) if conditional else None
+    if not size: return MLP(dim=C, out_dim=out, width=128 if channels is None else channels, num_classes=num_classes)
     return UNet(in_channels=C, out_channels=out, channels=16 if channels is None else channels, mults=mults, blocks=blocks,
-                attention=attention, dropout=dropout)
+                attention=attention, dropout=dropout, num_classes=num_classes)
 
 def new_model(network, data, schedule:str, T:int, predicts:str, variance:str): # options of `train_cli`
     "A Denoiser around a network; x_0 is clipped to [-1, 1] for images."
@@ -154,6 +166,8 @@ def train_cli(
     weight_decay:float=0.,       # of AdamW
     clip_norm:float=1.,          # longest gradient of all weights together
     dropout:float=0.,            # in the U-Net, 0 up to 1
+    conditional:bool=False,      # tell the network the class of each image
+    label_dropout:float=0.,      # ... except in this share of the cases, 0 up to 1: needed for guidance without a classifier
     schedule:str='cosine',       # noise schedule: linear, cosine, or geometric: noise up to the largest distance between two examples
     T:int=1000,                  # noise levels
     predicts:str='eps',          # what the network predicts: eps, x0, v, score or mu
@@ -175,16 +189,17 @@ def train_cli(
     from diffnb.train import check_out, train
     from diffnb.data import load_data
     out = check_out(out, resume)
+    if label_dropout and not conditional: raise ValueError("--label_dropout needs --conditional")
     if n_eval is not None and (n_eval < 0 or n_eval == 1):
         raise ValueError(f"--n_eval must be 0 or at least 2, got {n_eval}")
     examples = load_data(data, root, image_size=image_size)
     torch.manual_seed(seed)
     network = new_network(examples, channels, integers(mults, 'mults'), blocks,
-                          integers(attention or '', 'attention'), dropout, variance)
+                          integers(attention or '', 'attention'), dropout, variance, conditional)
     model = new_model(network, examples, schedule, T, predicts, variance)
     print(f"{examples.name}: {len(examples)} examples of {'×'.join(map(str, examples.shape))}; {type(network).__name__} with {count(network):,} parameters; {steps} steps of {batch_size}; writing to {out}", flush=True)
     run = train(model, examples, out, resume, command=command, cpu=cpu, sample_every=sample_every, save_every=save_every, steps=steps, batch_size=batch_size,
-                lr=lr, warmup=warmup, ema=ema, weight_decay=weight_decay, clip_norm=clip_norm, seed=seed, mixed_precision=mixed_precision)
+                lr=lr, warmup=warmup, ema=ema, weight_decay=weight_decay, clip_norm=clip_norm, label_dropout=label_dropout, seed=seed, mixed_precision=mixed_precision)
     report(run, examples, command, n_eval)
 
 train_command = console_script(train_cli)
@@ -208,7 +223,24 @@ def load_for(run, cpu:bool): # run folder, file or shipped name; leave a GPU alo
     meta = read_meta(run)
     if not isinstance(meta['data'], dict) or not meta['data'].get('shape'):
         raise ValueError(f"{run} does not say what data its model was trained on")
-    return load(run, 'cuda' if torch.cuda.is_available() and not cpu else 'cpu'), meta['data']
+    return load(run, 'cuda' if torch.cuda.is_available() and not cpu else 'cpu'), meta
+
+def labels_for(net, meta:dict, n:int, label:str=None) -> tuple: # a network, its checkpoint's JSON, how many samples, the option
+    "What to tell the network: {} or the labels y [n]; and the width of a grid with a row for each class. ValueError if that cannot be."
+    import torch
+    from diffnb.train import class_rows, labelled
+    if not labelled(net):
+        if label is not None: raise ValueError("--label: this model was trained without labels (diffnb_train --conditional makes one with)")
+        return {}, None
+    K, names = net.config['num_classes'], meta['data'].get('classes') or []
+    if label is None: y, ncol = class_rows(n, K); return dict(y=y), ncol
+    if label == 'none':
+        if not (meta['config'] or {}).get('label_dropout'): raise ValueError("--label none: this model never saw an image without its label (--label_dropout was 0)")
+        k = -1
+    elif label in names: k = names.index(label)
+    elif label.isdecimal() and int(label) < K: k = int(label)
+    else: raise ValueError(f"--label must be none, a number in 0..{K-1}, or one of {', '.join(names[:20])}{', ...' if K > 20 else ''}, got {label!r}")
+    return dict(y=torch.full((n,), k)), None
 
 # %% ../nbs/70_cli.ipynb #3292963c
 def array_file(x) -> bytes: # samples: images [N, C, H, W] or points [N, D]
@@ -245,19 +277,23 @@ def sample_cli(
     batch_size:int=512,          # samples at once; another number draws other noise
     spacing:str='trailing',      # of the steps: trailing, leading, linspace or quad
     variance:str=None,           # of the steps: small or large (default: as trained)
+    label:str=None,              # class of all samples, by number or name, or none (default: for a conditional model, a row of each class)
     out:str='samples.png',       # file to write: .png for a picture, .npz for arr_0, uint8 [N, H, W, C] (points: float32 [N, 2])
     cpu:bool=False,              # leave a GPU alone
 ):
     "Draw samples from a trained model."
     from diffnb.checkpoint import write_atomic
+    from diffnb.sample import DDPM
     from diffnb.train import draw, picture
     out = check_file(out, ('.png', '.npz'))
-    model, data = load_for(run, cpu)
+    model, meta = load_for(run, cpu)
+    if n < 1: raise ValueError(f"--n must be at least 1, got {n}")
+    cond, ncol = labels_for(model.net, meta, n, label)
     started = time.perf_counter()
-    x = draw(model, n, tuple(data['shape']), steps, seed, batch_size, spacing, progress=True, variance=variance)
+    x = draw(model, n, shape := tuple(meta['data']['shape']), steps, seed, batch_size, spacing, progress=True, step=DDPM(variance), **cond)
     seconds = time.perf_counter() - started
-    write_atomic(out, picture(x) if out.suffix == '.png' else array_file(x))
-    print(f"{out}: {n} samples of {'×'.join(map(str, data['shape']))} in {seconds:.1f} s, {steps} network calls for each")
+    write_atomic(out, picture(x, ncol=ncol) if out.suffix == '.png' else array_file(x))
+    print(f"{out}: {n} samples of {'×'.join(map(str, shape))} in {seconds:.1f} s, {steps} network calls for each")
 
 sample_command = console_script(sample_cli)
 
@@ -321,8 +357,8 @@ def eval_cli(
     command = command_line(eval_cli, locals())
     if out is not None: out = check_file(out, ('.json',))
     if n is not None and n < 2: raise ValueError(f"--n must be at least 2, got {n}")
-    model, about = load_for(run, cpu)
-    examples = reference_for(about, data, root)
+    model, meta = load_for(run, cpu)
+    examples = reference_for(meta['data'], data, root)
     timesteps(model.sched.T, steps)                       # a ValueError now rather than after the bits
     if not bpd and (plot is not None or bpd_steps is not None): raise ValueError("--plot and --bpd_steps need --bpd")
     x = None if samples is None else read_array_file(samples, examples.shape)

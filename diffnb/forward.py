@@ -45,7 +45,8 @@ def prior_kl(sched:Schedule,
              x0:torch.Tensor,         # clean data [B, ...]
              t=None,                  # int or LongTensor [B] in 1..T; None is T
             ) -> torch.Tensor:        # [B], nats, float64
-    "KL(q(x_t|x_0) || prior), summed over all coordinates; the prior is N(0, I), or N(0, prior_std² I) of a `Process` (E3)."
-    t, rho, x0 = sched.T if t is None else t, sched.prior_std, x0.flatten(1).double()
+    "KL(q(x_t|x_0) || prior), summed over all coordinates; the prior is N(0, I), or N(0, b_t² I) of a `Process` (E3)."
+    t, x0 = sched.T if t is None else t, x0.flatten(1).double()
+    rho = sched.start_std(t)
     signal, r = sched.signal(t) / rho, (sched.noise(t) / rho)**2 - 1
     return (signal**2 * (x0**2).sum(1) + x0.shape[1] * (r - torch.log1p(r))) / 2

@@ -62,6 +62,10 @@ class Schedule(Tables):
         self.beta_tilde = torch.cat([zero, (1 - self.alpha_bar[:-1]) / (1 - self.alpha_bar[1:]) * beta])
         self.a, self.b = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
 
+    def start_std(self, t):         # int or LongTensor [B] -> like noise(t)
+        "Standard deviation of the Gaussian in which a chain that begins at t starts: 1, whatever t."
+        return torch.ones_like(self.noise(t))
+
     def __repr__(self): return f"Schedule(T={self.T}, beta_1={self.beta[1]:.3g}, beta_T={self.beta[-1]:.3g}, alpha_bar_T={self.alpha_bar[-1]:.3g})"
 
 # %% ../nbs/10_schedule.ipynb #09cc4ddf
@@ -102,6 +106,10 @@ class Process(Tables):
         self.beta_tilde = torch.cat([zero, self.b[:-1]**2 / self.b[1:]**2 * self.beta[1:]])
         self.prior_std = self.b[-1].item()      # x_T is drawn from N(0, prior_std² I)
         self.given = dict(signal=signal, noise=noise)
+
+    def start_std(self, t):         # int or LongTensor [B] -> like noise(t)
+        "Standard deviation of the Gaussian in which a chain that begins at t starts: b_t."
+        return self.noise(t)
 
     def __repr__(self): return f"Process(T={self.T}, signal {self.a[1]:.3g}..{self.a[-1]:.3g}, noise {self.b[1]:.3g}..{self.b[-1]:.3g})"
 
