@@ -25,13 +25,14 @@ format_version = 1
 
 # %% ../nbs/32_checkpoint.ipynb #67887d04
 def write_atomic(path,               # file to write or to replace; its folder must exist
-                 data:bytes):        # the whole new content
+                 data):              # the whole new content: bytes, or a function that writes it to the open file it is given
     "Replace a file all at once: on any error the old one is still there, and no litter (OSError)."
     path = Path(path)
     temp = path.with_name(f'.{path.name}.tmp')
     try:
         with open(temp, 'wb') as f:
-            f.write(data); f.flush(); os.fsync(f.fileno())
+            data(f) if callable(data) else f.write(data)
+            f.flush(); os.fsync(f.fileno())
         os.replace(temp, path)
     except BaseException as e:
         with suppress(OSError): temp.unlink()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'console', 'plain', 'console_script', 'command_line',
            'integers', 'labels_of', 'quality', 'count', 'new_network', 'new_model', 'report', 'train_cli', 'check_file',
-           'load_for', 'labels_for', 'array_file', 'read_array_file', 'sample_cli', 'plot_file', 'bits',
-           'reference_for', 'eval_cli']
+           'load_for', 'labels_for', 'write_array_file', 'read_array_file', 'gathered', 'leave', 'sample_cli',
+           'plot_file', 'bits', 'reference_for', 'eval_cli']
 
 # %% ../nbs/70_cli.ipynb #3afb153e
 import inspect, json, math, os, shlex, sys, time
@@ -159,7 +159,8 @@ def train_cli(
     out:str=None,                # run folder (default: runs/<data>)
     resume:bool=False,           # continue the run in --out; all other options as before
     steps:int=2200,              # optimizer steps
-    batch_size:int=128,          # examples a step
+    batch_size:int=128,          # examples a step, over all processes
+    accumulate:int=1,            # parts that a step is cut into, one after the other, to save memory
     lr:float=3e-3,               # highest learning rate
     warmup:int=100,              # steps until it is reached; then it falls to 0 along a cosine
     ema:float=.999,              # decay of the weight average, 0 up to 1
@@ -186,7 +187,7 @@ def train_cli(
     "Train a diffusion model; without options, on 1797 handwritten digits, in about two minutes on two cores."
     command, out = command_line(train_cli, locals()), f"runs/{Path(data).name}" if out is None else out
     import torch
-    from diffnb.train import check_out, train
+    from diffnb.train import check_out, rank_and_world, train
     from diffnb.data import load_data
     out = check_out(out, resume)
     if label_dropout and not conditional: raise ValueError("--label_dropout needs --conditional")
@@ -197,10 +198,12 @@ def train_cli(
     network = new_network(examples, channels, integers(mults, 'mults'), blocks,
                           integers(attention or '', 'attention'), dropout, variance, conditional)
     model = new_model(network, examples, schedule, T, predicts, variance)
-    print(f"{examples.name}: {len(examples)} examples of {'×'.join(map(str, examples.shape))}; {type(network).__name__} with {count(network):,} parameters; {steps} steps of {batch_size}; writing to {out}", flush=True)
+    first = rank_and_world()[0] == 0
+    if first: print(f"{examples.name}: {len(examples)} examples of {'×'.join(map(str, examples.shape))}; {type(network).__name__} with {count(network):,} parameters; {steps} steps of {batch_size}; writing to {out}", flush=True)
     run = train(model, examples, out, resume, command=command, cpu=cpu, sample_every=sample_every, save_every=save_every, steps=steps, batch_size=batch_size,
-                lr=lr, warmup=warmup, ema=ema, weight_decay=weight_decay, clip_norm=clip_norm, label_dropout=label_dropout, seed=seed, mixed_precision=mixed_precision)
-    report(run, examples, command, n_eval)
+                accumulate=accumulate, lr=lr, warmup=warmup, ema=ema, weight_decay=weight_decay, clip_norm=clip_norm, label_dropout=label_dropout, seed=seed, mixed_precision=mixed_precision)
+    leave()
+    if first: report(run, examples, command, n_eval)
 
 train_command = console_script(train_cli)
 
@@ -223,7 +226,7 @@ def load_for(run, cpu:bool): # run folder, file or shipped name; leave a GPU alo
     meta = read_meta(run)
     if not isinstance(meta['data'], dict) or not meta['data'].get('shape'):
         raise ValueError(f"{run} does not say what data its model was trained on")
-    return load(run, 'cuda' if torch.cuda.is_available() and not cpu else 'cpu'), meta
+    return load(run, f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() and not cpu else 'cpu'), meta
 
 # %% ../nbs/70_cli.ipynb #5a34e632
 def labels_for(net, meta:dict, n:int, label:str=None) -> tuple: # a network, its checkpoint's JSON, how many samples, the option
@@ -244,13 +247,19 @@ def labels_for(net, meta:dict, n:int, label:str=None) -> tuple: # a network, its
     return dict(y=torch.full((n,), k)), None
 
 # %% ../nbs/70_cli.ipynb #3292963c
-def array_file(x) -> bytes: # samples: images [N, C, H, W] or points [N, D]
-    "Samples as an .npz file in the field's exchange format: `arr_0`, uint8 [N, H, W, C]; points as float32 [N, D]."
-    import io
+def write_array_file(out, n:int, chunks): # file to write; how many samples; them, in parts: images [b, C, H, W] or points [b, D]
+    "Samples as an .npz file in the field's exchange format, written part by part: `arr_0`, uint8 [N, H, W, C]; points as float32 [N, D]."
+    import zipfile
     import numpy as np
+    from diffnb.checkpoint import write_atomic
     from diffnb.data import to_uint8
-    np.savez(buffer := io.BytesIO(), to_uint8(x).permute(0, 2, 3, 1).numpy() if x.ndim == 4 else x.float().numpy())
-    return buffer.getvalue()
+    def write(file):
+        with zipfile.ZipFile(file, 'w') as archive, archive.open('arr_0.npy', 'w', force_zip64=True) as f:
+            for i, x in enumerate(chunks):
+                a = np.ascontiguousarray(to_uint8(x).permute(0, 2, 3, 1).numpy() if x.ndim == 4 else x.float().numpy())
+                if i == 0: np.lib.format.write_array_header_1_0(f, dict(descr=a.dtype.str, fortran_order=False, shape=(n, *a.shape[1:])))
+                f.write(a.tobytes())
+    write_atomic(out, write)
 
 def read_array_file(path, shape:tuple): # a file; (C, H, W) or (D,) -> samples [N, ...], images in [-1, 1]
     "Samples from an .npz file; ValueError if it holds others."
@@ -268,6 +277,30 @@ def read_array_file(path, shape:tuple): # a file; (C, H, W) or (D,) -> samples [
     x = torch.from_numpy(a)
     return x.permute(0, 3, 1, 2).float()/127.5 - 1 if len(shape) == 3 else x.float()
 
+# %% ../nbs/70_cli.ipynb #dac06860
+def gathered(drawn, out:Path, n:int, batch_size:int, cpu:bool): # this process's batches; the file to write; options of `sample_cli`
+    "The batches of all processes in their order, for the first process; None for the others."
+    from diffnb.train import rank_and_world
+    rank, world = rank_and_world()
+    if world == 1: return (x for _, x in drawn)
+    import numpy as np, torch
+    from accelerate import PartialState
+    from diffnb.checkpoint import write_atomic
+    state, part = PartialState(cpu=cpu or not torch.cuda.is_available()), lambda start: out.with_name(f'.{out.name}.{start}.npy')
+    for start, x in drawn: write_atomic(part(start), lambda file: np.save(file, x.numpy()))
+    state.wait_for_everyone()
+    leave()
+    def read():
+        for file in map(part, range(0, n, batch_size)):
+            yield torch.from_numpy(np.load(file, allow_pickle=False))
+            file.unlink()
+    return read() if rank == 0 else None
+
+def leave():
+    "End the conversation with the other processes, if there are any."
+    from torch import distributed
+    if distributed.is_available() and distributed.is_initialized(): distributed.destroy_process_group()
+
 # %% ../nbs/70_cli.ipynb #ac4a4ab5
 @console
 def sample_cli(
@@ -283,18 +316,20 @@ def sample_cli(
     cpu:bool=False,              # leave a GPU alone
 ):
     "Draw samples from a trained model."
+    import torch
     from diffnb.checkpoint import write_atomic
     from diffnb.sample import DDPM
-    from diffnb.train import draw, picture
+    from diffnb.train import draw_batches, picture, rank_and_world
     out = check_file(out, ('.png', '.npz'))
     model, meta = load_for(run, cpu)
     if n < 1: raise ValueError(f"--n must be at least 1, got {n}")
     cond, ncol = labels_for(model.net, meta, n, label)
     started = time.perf_counter()
-    x = draw(model, n, shape := tuple(meta['data']['shape']), steps, seed, batch_size, spacing, progress=True, step=DDPM(variance), **cond)
-    seconds = time.perf_counter() - started
-    write_atomic(out, picture(x, ncol=ncol) if out.suffix == '.png' else array_file(x))
-    print(f"{out}: {n} samples of {'×'.join(map(str, shape))} in {seconds:.1f} s, {steps} network calls for each")
+    drawn = draw_batches(model, n, shape := tuple(meta['data']['shape']), steps, seed, batch_size, spacing, True, DDPM(variance), rank_and_world(), **cond)
+    if (chunks := gathered(drawn, out, n, batch_size, cpu)) is None: return
+    if out.suffix == '.png': write_atomic(out, picture(torch.cat(list(chunks)), ncol=ncol))
+    else: write_array_file(out, n, chunks)
+    print(f"{out}: {n} samples of {'×'.join(map(str, shape))} in {time.perf_counter() - started:.1f} s, {steps} network calls for each")
 
 sample_command = console_script(sample_cli)
 
