@@ -199,9 +199,10 @@ def _checked(config):
     "The keywords of a network as plain lists and numbers, or a ValueError."
     c = {k: list(v) if k in ('mults', 'attention') else v for k, v in config.items() if k not in ('self', '__class__')}
     if c.get('out_channels', 1) is None: c['out_channels'] = c['in_channels']
-    for k in ('in_channels', 'out_channels', 'channels', 'blocks', 'heads', 'head_channels', 'groups', 'num_classes', 'size'):
-        if c.get(k) is not None and (isinstance(c[k], (bool, str)) or c[k] < 1 or int(c[k]) != c[k]):
-            raise ValueError(f"{k} must be a whole number of at least 1, got {c[k]}")
+    for k in ('in_channels', 'out_channels', 'channels', 'blocks', 'heads', 'head_channels', 'groups', 'num_classes', 'size', 'picture_channels'):
+        low = 0 if k == 'picture_channels' else 1
+        if c.get(k) is not None and (isinstance(c[k], (bool, str)) or c[k] < low or int(c[k]) != c[k]):
+            raise ValueError(f"{k} must be a whole number of at least {low}, got {c[k]}")
     if not c['mults'] or min(c['mults']) <= 0: raise ValueError(f"mults must be one or more positive numbers, got {c['mults']}")
     if c['channels'] % 2 or any(m * c['channels'] % c['groups'] for m in c['mults']):
         raise ValueError(f"channels must be even, and at each level a multiple of groups = {c['groups']}, got {c['channels']} times {c['mults']}")
@@ -236,7 +237,7 @@ def _layers(net, parts):
     c, channels, width = parts.c, parts.c['channels'], parts.widths[0]
     net.time = nn.Sequential(nn.Linear(channels, 4*channels), nn.SiLU(), nn.Linear(4*channels, 4*channels))
     net.label = None if c['num_classes'] is None else nn.Embedding(c['num_classes'], 4*channels)
-    net.stem = nn.Conv2d(c['in_channels'], width, 3, padding=1)
+    net.stem = nn.Conv2d(c['in_channels'] + c['picture_channels'], width, 3, padding=1)
     net.down, saved = _way_down(parts)
     net.up, net.middle = _way_up(parts, saved), _middle(parts)
     net.out = nn.Sequential(GroupNorm(c['groups'], width, c['eps']), nn.SiLU(), zero(nn.Conv2d(width, c['out_channels'], 3, padding=1)))
@@ -260,28 +261,33 @@ class UNet(nn.Module):
                  middle_attention:bool=True,                 # attention at the bottom
                  down_padding:int=1, freq_shift:int=0,       # 0 and 1 in DDPM's own networks: see Downsample, timestep_embedding
                  time_offset:int=0, time_scale:float=1.,     # the network's clock shows (t + offset) * scale
-                 label_required:bool=False):                 # refuse to guess without a label
+                 label_required:bool=False,                  # refuse to guess without a label
+                 picture_channels:int=0): # channels of a second picture that is shown along, such as a small one to be enlarged
         super().__init__()
         self.config = _checked(locals())
         _layers(self, Parts(self.config))
 
 # %% ../nbs/30_unet.ipynb #6c4d2652
-def _check_images(net, x_t):
-    "ValueError unless the pictures fit the network."
+def _check_images(net, x_t, picture=None):
+    "The input of the stem: x_t, and the second picture in its size where there is one; ValueError unless they fit the network."
     C, side = net.config['in_channels'], 2**(len(net.config['mults']) - 1)
     if x_t.ndim != 4 or x_t.shape[1] != C or min(x_t.shape[2:]) < side:
         raise ValueError(f"images that do not fit the network: it takes [B, {C}, H, W] with H and W at least {side}, got {list(x_t.shape)}")
+    extra = net.config.get('picture_channels', 0)
+    if (picture is None) != (extra == 0) or extra and (picture.ndim != 4 or picture.shape[:2] != (len(x_t), extra)):
+        raise ValueError(f"the second picture must have {extra} channels, got {'none' if picture is None else list(picture.shape)}")
+    return torch.cat([x_t, F.interpolate(picture.to(x_t.dtype), x_t.shape[2:], mode='bilinear')], dim=1) if extra else x_t
 
 @patch
 def forward(self:UNet,
             x_t:torch.Tensor,     # noisy pictures, [B, in_channels, H, W]
             t:torch.Tensor,       # their times, LongTensor [B] in 1..T
             y:torch.Tensor=None,  # their labels, LongTensor [B] in 0..num_classes-1, or -1 for no label; None: no labels
+            picture:torch.Tensor=None, # the second picture, [B, picture_channels, any height, any width]
            ) -> torch.Tensor:     # [B, out_channels, H, W]
     "The network's guess; ValueError for images that do not fit the network."
-    _check_images(self, x_t)
+    saved = [h := self.stem(_check_images(self, x_t, picture))]
     emb = _embed(self, x_t, t, y)
-    saved = [h := self.stem(x_t)]
     for stage in self.down: saved.append(h := stage(h, emb))
     h = self.middle(h, emb)
     for stage in self.up:
@@ -340,8 +346,8 @@ def forward(self:EncoderUNet,
             t:torch.Tensor,       # their times, LongTensor [B] in 1..T
            ) -> torch.Tensor:     # logits, [B, num_classes]
     "One number a class; ValueError for images that do not fit the network."
-    _check_images(self, x_t)
-    emb, h = _embed(self, x_t, t, None), self.stem(x_t)
+    h = self.stem(_check_images(self, x_t))
+    emb = _embed(self, x_t, t, None)
     for stage in self.down: h = stage(h, emb)
     return self.out(self.middle(h, emb))
 
