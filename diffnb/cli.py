@@ -261,6 +261,7 @@ def write_array_file(out, n:int, chunks): # file to write; how many samples; the
                 f.write(a.tobytes())
     write_atomic(out, write)
 
+# %% ../nbs/70_cli.ipynb #e2f2685f
 def read_array_file(path, shape:tuple): # a file; (C, H, W) or (D,) -> samples [N, ...], images in [-1, 1]
     "Samples from an .npz file; ValueError if it holds others."
     import zipfile

@@ -107,6 +107,7 @@ def draw_batches(model:Denoiser, # trained
         own = {k: v[start:start + batch_size].to(device) for k, v in each.items()}
         yield start, sample(model, x_T, step, taus, generator=generator, progress=progress and n <= batch_size, **(cond | own)).cpu()
 
+# %% ../nbs/33_train.ipynb #f45f6b18
 def draw(*args, **kwargs) -> torch.Tensor: # as in draw_batches
     "All samples of `draw_batches` as one tensor [n, ...] (E16, E25)."
     return torch.cat([x for _, x in draw_batches(*args, **kwargs)])
