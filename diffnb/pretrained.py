@@ -8,7 +8,7 @@ __all__ = ['adm_ends', 'adm_parts', 'no_matter', 'diffusers_ends', 'diffusers_pa
            'known_flags', 'from_guided_diffusion', 'from_improved_diffusion', 'classifier_from_guided_diffusion',
            'diffusers_names', 'unet2d_config', 'scheduler_choices', 'from_diffusers', 'turned', 'to_diffusers']
 
-# %% ../nbs/52_pretrained.ipynb #ef65580e
+# %% ../nbs/52_pretrained.ipynb #02f7cc99
 import json, pickle, shlex, zipfile
 from inspect import signature
 from pathlib import Path
@@ -17,7 +17,7 @@ from .schedule import Schedule, cosine_schedule, linear_schedule
 from .denoiser import Denoiser
 from .unet import EncoderUNet, ResBlock, UNet
 from .checkpoint import open_tensors, write_atomic
-from .adm import adm_classifier_config, adm_config
+from .adm import adm_classifier_config, adm_config, levels_of
 
 # %% ../nbs/52_pretrained.ipynb #e3511979
 def unpickled(path:Path): # of a .pt file -> what it holds
@@ -151,13 +151,13 @@ def _adm_network(kind, config, state, what, flags):
     fill(net, names, state, what)
     return net.eval().requires_grad_(False)
 
-# %% ../nbs/52_pretrained.ipynb #90db0d7f
+# %% ../nbs/52_pretrained.ipynb #29f0a4ef
 def from_guided_diffusion(source,      # a .pt or .safetensors file, or {name: tensor}
                           **flags,     # as on the published command line, see `adm_config` and `parse_flags`
                          ) -> Denoiser:# in evaluation mode, no gradients
     "A network of guided-diffusion (ADM), upsamplers included. FileNotFoundError; ValueError naming what does not fit (E32)."
     ours, diffusion = list(signature(adm_config).parameters), [k for k in signature(_diffusion).parameters if k not in ('net', 'learn_sigma')]
-    known_flags(flags, [*ours, *diffusion, 'rescale_timesteps', 'use_new_attention_order', 'num_heads_upsample', 'timestep_respacing'])
+    known_flags(flags, [*ours, *diffusion, 'rescale_timesteps', 'num_heads_upsample', 'timestep_respacing'])
     if flags.get('timestep_respacing'): raise ValueError("timestep_respacing is not part of a model here: give the steps to sample(), see timesteps(T, S)")
     if flags.get('num_heads_upsample', -1) not in (-1, flags.get('num_heads', 4)): raise ValueError("num_heads_upsample must be -1: one number of heads for both ways")
     state, what = read_weights(source), 'the weights' if isinstance(source, dict) else str(source)
@@ -175,7 +175,7 @@ def from_improved_diffusion(source, **flags) -> Denoiser: # as from_guided_diffu
     "A network of improved-diffusion: as `from_guided_diffusion`, with that code's default of rescale_timesteps, which matters for T other than 1000."
     return from_guided_diffusion(source, **dict(rescale_timesteps=True) | flags)
 
-# %% ../nbs/52_pretrained.ipynb #2ac8cbf6
+# %% ../nbs/52_pretrained.ipynb #9b594bb2
 def classifier_from_guided_diffusion(source,      # as in from_guided_diffusion
                                      **flags,     # classifier_width, classifier_depth, ..., see `adm_classifier_config`
                                     ) -> EncoderUNet: # net(x_t, t) -> logits; our t, from 1
@@ -184,8 +184,8 @@ def classifier_from_guided_diffusion(source,      # as in from_guided_diffusion
     known_flags(flags, [*ours, 'classifier_use_fp16', 'rescale_timesteps', 'diffusion_steps'])
     state, what = read_weights(source), 'the weights' if isinstance(source, dict) else str(source)
     size, pool = flags.get('image_size', 64), 'attention' if 'out.2.positional_embedding' in state else 'adaptive'
-    levels = len(adm_classifier_config(**{k: v for k, v in dict(image_size=size, classifier_attention_resolutions='') .items()} | {k: v for k, v in flags.items() if k == 'channel_mult'})['mults'])
-    facts = adm_facts(state, size, max(1, len({k.split('.')[1] for k in state if k.startswith('input_blocks.')})//levels - 1))
+    levels, stages = len(levels_of(size, flags.get('channel_mult', ''), '')[0]), len({k.split('.')[1] for k in state if k.startswith('input_blocks.')})
+    facts = adm_facts(state, size, max(1, stages//levels - 1))                             # each level has its blocks and a halving, or is the stem's
     last = 'out.2.c_proj.weight' if pool == 'attention' else 'out.3.weight'
     told = dict(classifier_width='num_channels', classifier_depth='num_res_blocks', classifier_attention_resolutions='attention_resolutions', channel_mult='channel_mult',
                 classifier_use_scale_shift_norm='use_scale_shift_norm', classifier_resblock_updown='resblock_updown')
@@ -214,7 +214,7 @@ def diffusers_names(net) -> dict: # a UNet -> {our key: [keys of a UNet2DModel]}
         names[key] = [f'{block}.{group}.{part}.{kind}' for part in diffusers_parts[layer]]
     return names
 
-# %% ../nbs/52_pretrained.ipynb #7b5ab742
+# %% ../nbs/52_pretrained.ipynb #14a11dca
 unet2d_must = dict(_class_name=('UNet2DModel',), center_input_sample=(False,), time_embedding_type=('positional',), time_embedding_dim=(None,), class_embed_type=(None,), act_fn=('silu', 'swish'),
                    mid_block_type=('UNetMidBlock2D',), mid_block_scale_factor=(1,), resnet_time_scale_shift=('default', 'scale_shift'))
 
@@ -228,7 +228,7 @@ def unet2d_config(c:dict) -> dict: # config.json of a UNet2DModel -> keywords of
     kinds = {'DownBlock2D': 'conv', 'AttnDownBlock2D': {'conv': 'conv', 'resnet': 'block'}.get(c['downsample_type']), 'ResnetDownsampleBlock2D': 'block'}
     down, widths, adagn = c['down_block_types'], c['block_out_channels'], c.get('resnet_time_scale_shift', 'default') == 'scale_shift'
     need(all(d in kinds for d in down), 'down_block_types', ', '.join(kinds))
-    need(list(c['up_block_types']) == [d.replace('Down', 'Up').replace('Upsample', 'Upsample') for d in reversed(down)], 'up_block_types', 'the mirror of down_block_types')
+    need(list(c['up_block_types']) == [d.replace('Down', 'Up') for d in reversed(down)], 'up_block_types', 'the mirror of down_block_types')
     ways = {kinds[d] for d in down[:-1]} or {'conv'}
     need(len(ways) == 1 and None not in ways and c['upsample_type'] == c['downsample_type'], 'downsample_type', "'conv' or 'resnet', the same at all levels and on both ways")
     need(c.get('attn_norm_num_groups') in ((c['norm_num_groups'],) if adagn and c['add_attention'] else (None, c['norm_num_groups'])), 'attn_norm_num_groups', c['norm_num_groups'])
