@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['published_mults', 'adm_flags', 'parameter_count', 'flop_count', 'levels_of', 'adm_config', 'adm_classifier_config']
 
-# %% ../nbs/51_adm.ipynb #0e34dbb9
+# %% ../nbs/51_adm.ipynb #b390e6c0
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-# %% ../nbs/51_adm.ipynb #bef85732
+# %% ../nbs/51_adm.ipynb #48f4f44a
 def parameter_count(net) -> int: # any network
     "How many numbers the network learns."
     return sum(p.numel() for p in net.parameters())
@@ -23,10 +24,11 @@ def flop_count(net,              # a UNet or an EncoderUNet; on the meta device,
     one = torch.ones(1, dtype=torch.long, device=device)
     cond = dict(y=0*one) if c.get('label_required') else {}
     if c.get('picture_channels'): cond['picture'] = torch.zeros(1, c['picture_channels'], *size, device=device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter: net(torch.zeros(1, c['in_channels'], *size, device=device), one, **cond)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused attention is not counted everywhere
+        net(torch.zeros(1, c['in_channels'], *size, device=device), one, **cond)
     return counter.get_total_flops()
 
-# %% ../nbs/51_adm.ipynb #ceeb4387
+# %% ../nbs/51_adm.ipynb #faf5f27d
 published_mults = {512: (.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4), 32: (1, 2, 2, 2)}
 
 def levels_of(image_size:int, channel_mult, resolutions) -> tuple:  # side; list or '1,2,3' or '' (published); list or '32,16' -> mults, attention levels
@@ -40,7 +42,7 @@ def levels_of(image_size:int, channel_mult, resolutions) -> tuple:  # side; list
     if wrong: raise ValueError(f"attention_resolutions must be sides of the {len(mults)} levels of image_size {image_size}, got {wrong[0]}")
     return [int(m) if m == int(m) else m for m in mults], sorted((image_size//int(r)).bit_length() - 1 for r in parts(resolutions))
 
-# %% ../nbs/51_adm.ipynb #809e7a33
+# %% ../nbs/51_adm.ipynb #458e2e4b
 def adm_config(image_size:int=64,           # side of the pictures
                num_channels:int=128, num_res_blocks:int=2, channel_mult='', attention_resolutions='16,8', # '' for the published multipliers
                num_heads:int=4, num_head_channels:int=-1, dropout:float=0., # -1: by the number of heads
@@ -48,6 +50,7 @@ def adm_config(image_size:int=64,           # side of the pictures
                learn_sigma:bool=False, use_scale_shift_norm:bool=True, resblock_updown:bool=False,
                image_channels:int=3,        # of the pictures
                small_size:int=None,         # side of the small picture that an upsampler is shown
+               noise_schedule:str='linear', use_new_attention_order:bool=False, # of its weights; the network is the same
               ) -> dict:                    # keywords of a UNet
     "A U-Net in the flags of guided-diffusion and improved-diffusion (E32)."
     mults, attention = levels_of(image_size, channel_mult, attention_resolutions)
@@ -65,11 +68,12 @@ def adm_classifier_config(image_size:int=64, # side of the pictures
     return dict(num_classes=num_classes, in_channels=image_channels, channels=classifier_width, mults=mults, blocks=classifier_depth, attention=attention, head_channels=64,
                 groups=32, scale_shift=classifier_use_scale_shift_norm, resample='block' if classifier_resblock_updown else 'conv', pool=classifier_pool, size=image_size)
 
-# %% ../nbs/51_adm.ipynb #b33749dd
+# %% ../nbs/51_adm.ipynb #b5647ed8
 _adm = dict(attention_resolutions='32,16,8', num_channels=256, num_res_blocks=2, num_head_channels=64, learn_sigma=True, resblock_updown=True)
 _upsampler = _adm | dict(num_channels=192, class_cond=True)
-adm_flags = {                               # of the published networks, for `adm_config`
-    'imagenet64': _adm | dict(image_size=64, num_channels=192, num_res_blocks=3, dropout=.1, class_cond=True),
+adm_flags = {                               # of the published networks, for `adm_config` and, with their weights, `from_guided_diffusion`
+    'imagenet64': _adm | dict(image_size=64, num_channels=192, num_res_blocks=3, dropout=.1, class_cond=True,
+                              noise_schedule='cosine', use_new_attention_order=True),
     'imagenet128': _adm | dict(image_size=128, num_heads=4, num_head_channels=-1, class_cond=True),
     'imagenet256': _adm | dict(image_size=256, class_cond=True),
     'imagenet256_unconditional': _adm | dict(image_size=256),
