@@ -6,11 +6,13 @@
 __all__ = ['LabelledMixture', 'check_scale', 'check_y', 'ClassifierGuidance', 'ClassifierGradient', 'ClassifierFreeGuidance',
            'train_classifier']
 
-# %% ../nbs/50_guidance.ipynb #5b71af60
+# %% ../nbs/50_guidance.ipynb #bf1b0912
 import math
+from numbers import Real
 import torch
 import torch.nn.functional as F
 from torch import nn
+from fastcore.basics import patch
 from .schedule import Schedule, like
 from .oracle import GaussianMixture
 from .denoiser import Denoiser, Prediction
@@ -18,13 +20,12 @@ from .loss import noisy
 from .data import ExampleSet, batches
 from .train import check_labels, labelled, lr_at
 
-# %% ../nbs/50_guidance.ipynb #e3309586
+# %% ../nbs/50_guidance.ipynb #91cf60d7
 class LabelledMixture(nn.Module):
     "A Gaussian mixture with a label on each component: exact classifier of noisy points, its gradient, and label-conditional noise predictor (E31)."
     def __init__(self, mixture:GaussianMixture, sched:Schedule,
                  labels=None):                     # [K], whole numbers from 0; None: every component is a class of its own
-        super().__init__()
-        K = len(mixture.means)
+        super().__init__(); K = len(mixture.means)
         self.mixture, self.sched, self.labels = mixture, sched, torch.arange(K) if labels is None else torch.as_tensor(labels)
         if self.labels.shape != (K,) or sorted(set(self.labels.tolist())) != list(range(int(self.labels.max()) + 1)):
             raise ValueError(f"labels must be {K} whole numbers 0, 1, ... with none left out, got {self.labels.tolist()}")
@@ -33,14 +34,14 @@ class LabelledMixture(nn.Module):
     def log_prob(self, x_t, t):                    # [B, ...], int or LongTensor [B] -> logits [B, num_classes]
         "log p(y | x_t) of every class, float64."
         share = self.mixture.components(self.sched, x_t, t)[0]
-        own = self.labels == torch.arange(self.config['num_classes'])[:, None]
+        own = self.labels.to(share.device) == torch.arange(self.config['num_classes'], device=share.device)[:, None]
         return torch.where(own, share[:, None], -math.inf).logsumexp(2) - share.logsumexp(1, keepdim=True)
 
     def gradient(self, x_t, t, y):                 # [B, ...], int or LongTensor [B], LongTensor [B] -> [B, ...]
         "∇ log p(y | x_t): the score of the class minus the score of all."
         share, offset, var, _, _ = self.mixture.components(self.sched, x_t, t)
-        pull = -torch.einsum('bke,kde->bkd', offset / var, self.mixture.eigenvectors)
-        shift = torch.where(self.labels == y[:, None], share, -math.inf).softmax(1) - share.softmax(1)
+        pull = -torch.einsum('bke,kde->bkd', offset / var, self.mixture.eigenvectors.to(offset.device))
+        shift = torch.where(self.labels.to(y.device) == y[:, None], share, -math.inf).softmax(1) - share.softmax(1)
         return torch.einsum('bk,bkd->bd', shift, pull).reshape(x_t.shape).to(x_t.dtype)
 
     def forward(self, x_t, t, y=None):             # as a network: labels, -1 for none -> noise [B, ...]
@@ -49,10 +50,11 @@ class LabelledMixture(nn.Module):
         b, known = like(x_t, self.sched.noise(t), y >= 0)
         return eps - b * known * self.gradient(x_t, t, y.clamp(min=0))
 
-# %% ../nbs/50_guidance.ipynb #d543e212
+# %% ../nbs/50_guidance.ipynb #d9883ecc
 def check_scale(scale):                            # of guidance -> the same as a float; ValueError unless finite and at least 0
     "A guidance scale, checked."
-    if isinstance(scale, (bool, str)) or not 0 <= scale < math.inf: raise ValueError(f"the guidance scale must be a finite number of at least 0, got {scale!r}")
+    if not isinstance(scale, Real) or isinstance(scale, bool) or not 0 <= scale < math.inf:
+        raise ValueError(f"the guidance scale must be a finite number of at least 0, got {scale!r}")
     return float(scale)
 
 def check_y(y, x_t, num_classes:int=math.inf):     # labels, what they belong to [B, ...], how many classes there are
@@ -102,7 +104,7 @@ class ClassifierGradient(nn.Module):
             check_y(y, x_t, logits.shape[1])
             return torch.autograd.grad(logits.log_softmax(1).gather(1, y[:, None]).sum(), x)[0]
 
-# %% ../nbs/50_guidance.ipynb #0bec65f7
+# %% ../nbs/50_guidance.ipynb #25c42e89
 class ClassifierFreeGuidance(Denoiser):
     "A label-conditional denoiser steered by itself without label, towards p(x) p(y|x)^scale; needs a network trained with label dropout (E31)."
     def __init__(self, model:Denoiser, scale:float, # at least 0; 0: unconditional, 1: conditional
@@ -114,22 +116,29 @@ class ClassifierFreeGuidance(Denoiser):
         if not labelled(model.net) or model.net.config.get('label_required'):
             raise ValueError("classifier-free guidance needs a network that takes labels and does without (diffnb_train --conditional --label_dropout 0.2)")
         lo, hi = (1, self.sched.T) if interval is None else interval
-        if int(lo) != lo or int(hi) != hi or not 1 <= lo <= hi <= self.sched.T: raise ValueError(f"interval must be (lo, hi) with 1 <= lo <= hi <= {self.sched.T}, got {interval}")
+        if int(lo) != lo or int(hi) != hi or not 1 <= lo <= hi <= self.sched.T:
+            raise ValueError(f"interval must be (lo, hi) with 1 <= lo <= hi <= {self.sched.T}, got {interval}")
         if not 0 <= rescale <= 1: raise ValueError(f"rescale must lie in 0..1, got {rescale}")
         self.model, self.scale, self.interval, self.rescale = model, check_scale(scale), (lo, hi), rescale
 
-    def forward(self, x_t, t, y=None, **cond):      # as in Denoiser; LongTensor [B], -1 for no guidance of that example
-        "The guided output, and the learned variance of the conditional half."
-        check_y(y, x_t, self.net.config['num_classes'])
-        inside = (self.interval[0] <= t) & (t <= self.interval[1])
-        if self.scale == 1 or inside is False: return self.model(x_t, t, y=y, **cond)
-        twice = lambda v: torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.ndim else v
-        output, o = self.model(twice(x_t), twice(t), y=torch.cat([y, torch.full_like(y, -1)]), **{k: twice(v) for k, v in cond.items()})
-        told, untold = output.chunk(2)
-        scale, = like(x_t, 1 + (self.scale - 1) * torch.as_tensor(inside, dtype=torch.float64, device=x_t.device))
-        guided = untold + scale * (told - untold)
-        if self.rescale: guided = guided * like(x_t, self.rescale * told.flatten(1).std(1) / guided.flatten(1).std(1) + 1 - self.rescale)[0]
-        return guided, None if o is None else o.chunk(2)[0]
+# %% ../nbs/50_guidance.ipynb #b5395c16
+@patch
+def forward(self:ClassifierFreeGuidance, x_t, t, # as in Denoiser
+            y:torch.Tensor=None,                # LongTensor [B], -1 for no guidance of that example
+            **cond):                            # to the network
+    "The guided output, and the learned variance of the conditional half (E31)."
+    check_y(y, x_t, self.net.config['num_classes'])
+    inside = (self.interval[0] <= t) & (t <= self.interval[1])
+    if self.scale == 1 or inside is False: return self.model(x_t, t, y=y, **cond)
+    twice = lambda v: torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.ndim else v
+    output, o = self.model(twice(x_t), twice(t), y=torch.cat([y, torch.full_like(y, -1)]), **{k: twice(v) for k, v in cond.items()})
+    told, untold = output.chunk(2)
+    scale = self.scale if inside is True else like(x_t, 1 + (self.scale - 1) * inside.double())[0]
+    guided = untold + scale * (told - untold)
+    if self.rescale:
+        back = self.rescale * told.flatten(1).std(1) / guided.flatten(1).std(1) + 1 - self.rescale
+        guided = guided * like(x_t, back)[0]
+    return guided, None if o is None else o.chunk(2)[0]
 
 # %% ../nbs/50_guidance.ipynb #14a2bb92
 def train_classifier(net,                       # (x_t [B, ...], t [B]) -> logits [B, num_classes]; trained in place
