@@ -225,6 +225,7 @@ def load_for(run, cpu:bool): # run folder, file or shipped name; leave a GPU alo
         raise ValueError(f"{run} does not say what data its model was trained on")
     return load(run, 'cuda' if torch.cuda.is_available() and not cpu else 'cpu'), meta
 
+# %% ../nbs/70_cli.ipynb #5a34e632
 def labels_for(net, meta:dict, n:int, label:str=None) -> tuple: # a network, its checkpoint's JSON, how many samples, the option
     "What to tell the network: {} or the labels y [n]; and the width of a grid with a row for each class. ValueError if that cannot be."
     import torch

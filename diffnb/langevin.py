@@ -42,12 +42,13 @@ def langevin_path(score,                 # x -> ∇ log p(x), or an estimate of 
                   step_size,             # ε: one positive number, or one for each step
                   steps:int=None,        # how many, if step_size is one number
                   generator:torch.Generator=None, # None: the global, seeded one
-                  where:str=''):         # appended to errors, such as ', noise level 3'
+                  where:str='',          # appended to errors, such as ', noise level 3'
+                  limit:float=None):     # a coordinate beyond it has diverged; None: a million times the start's largest
     "Walks x ← x + ε/2 ∇log p(x) + √ε z (E4), yields (k, x_k), k = 0..steps. ValueError on divergence or NaN."
     sizes = check_sizes(step_size, steps); n = len(sizes)
     if not (x.is_floating_point() and x.numel() and x.isfinite().all()):
         raise ValueError(f"x must hold finite floating-point numbers{where}")
-    limit, first = 1e6 * (1 + x.abs().max()), torch.full((2,), n, device=x.device)
+    limit, first = 1e6 * (1 + x.abs().max()) if limit is None else limit, torch.full((2,), n, device=x.device)
     yield 0, x
     for k, size in enumerate(sizes):
         with torch.no_grad():
@@ -67,9 +68,10 @@ def langevin(score,                      # as in langevin_path, and so are all o
              steps:int=None,             # how many, if step_size is one number
              generator:torch.Generator=None, # None: the global, seeded one
              where:str='',               # appended to errors
+             limit:float=None,           # a coordinate beyond it has diverged
             ) -> torch.Tensor:           # [B, ...]
     "The end of the Langevin walk (E4)."
-    for _, x in langevin_path(score, x, step_size, steps, generator, where): pass
+    for _, x in langevin_path(score, x, step_size, steps, generator, where, limit): pass
     return x
 
 # %% ../nbs/40_langevin.ipynb #a0570239

@@ -9,7 +9,7 @@ __all__ = ['random_signs', 'divergence', 'explicit_score_loss', 'sliced_score_lo
 # %% ../nbs/41_score.ipynb #81e7fa56
 import math
 import torch
-from .schedule import like
+from .schedule import check_t, like
 from .forward import randn_like
 from .langevin import langevin
 
@@ -40,7 +40,8 @@ def divergence(f,                         # x [B, ...] -> [B, ...], example by e
 # %% ../nbs/41_score.ipynb #4b9d6670
 def explicit_score_loss(s:torch.Tensor, true:torch.Tensor) -> torch.Tensor:
     # score of the network, true score [B, ...] -> [B]
-    "½‖s_θ - ∇log p‖², where the score is known (E17)."
+    "½‖s_θ - ∇log p‖², where the score is known (E17). ValueError unless the shapes agree."
+    if s.shape != true.shape: raise ValueError(f"the scores must have one shape, got {list(s.shape)} and {list(true.shape)}")
     return ((s - true)**2).flatten(1).sum(1) / 2
 
 def sliced_score_loss(score,              # x -> s_θ(x), both [B, ...]
@@ -58,8 +59,9 @@ def denoising_score_loss(score,            # (x_t, t) -> s_θ, of x_t's shape
                          t,                # int or LongTensor [B] in 1..T
                          eps:torch.Tensor, # the noise z, like x0
                         ) -> torch.Tensor: # [B]; its mean is the explicit loss at x_t up to a constant
-    "½‖s_θ(x_t) + z/b_t‖² (E17, Vincent 2011)."
-    a, b = like(x0, sched.signal(t), sched.noise(t))
+    "½‖s_θ(x_t) + z/b_t‖² (E17, Vincent 2011). ValueError for t = 0 or eps of another shape."
+    if eps.shape != x0.shape: raise ValueError(f"eps must have the shape of x0, {list(x0.shape)}, got {list(eps.shape)}")
+    a, b = like(x0, sched.signal(check_t(t, sched.T, low=1)), sched.noise(t))
     return explicit_score_loss(score(a*x0 + b*eps, t), -eps/b)
 
 # %% ../nbs/41_score.ipynb #fe580d12
@@ -119,8 +121,8 @@ class AnnealedLangevin:
         "Langevin steps on the level t. ValueError naming the level if they diverge or become NaN."
         sigma = model.sched.noise(t).item()
         def score(x): return score_of(model, x, t, **cond)
-        return langevin(score, x, self.ratio * sigma**2, self.steps, generator,
-                        f", noise level t = {t} (σ = {sigma:.3g})")
+        return langevin(score, x, self.ratio * sigma**2, self.steps, generator, f", noise level t = {t} (σ = {sigma:.3g})",
+                        limit=1000*max(1., model.sched.prior_std))
 
     def __call__(self, model, x, t:int, s:int, generator:torch.Generator=None, **cond):
         x = self.stay(model, x, t, generator, **cond)

@@ -193,6 +193,7 @@ def check_out(out,              # the run folder
     if not os.access(parent, os.W_OK): raise PermissionError(f"cannot write to {out}: permission denied for {parent}")
     return out
 
+# %% ../nbs/33_train.ipynb #aed987d0
 def check_fit(model:Denoiser, data:ExampleSet):
     "Does the network take these examples and their labels? One is tried; ValueError if not."
     check_labels(model.net, data)
@@ -321,12 +322,10 @@ def restore(self:Trainer):
     optimizer = self.optimizer.optimizer
     optimizer.load_state_dict(saved.optimizer)
     for p, state in optimizer.state.items():                       # moments in the memory order of their weights
-        for key, value in state.items():
-            if value.shape == p.shape: state[key] = torch.empty_like(p).copy_(value)
+        state.update({k: torch.empty_like(p).copy_(v) for k, v in state.items() if v.shape == p.shape})
     if scale := saved.meta.get('state'): self.device.scaler.load_state_dict(scale)
     torch.set_rng_state(saved.rng['cpu'])
-    if 'cuda' in saved.rng and torch.cuda.is_available():
-        torch.cuda.set_rng_state(saved.rng['cuda'], self.device.device)
+    if 'cuda' in saved.rng and torch.cuda.is_available(): torch.cuda.set_rng_state(saved.rng['cuda'], self.device.device)
     self.step = self.saved = self.average.updates = saved.meta['step']
     self.log = [row for row in read_log(self.out/'log.csv') if row['step'] <= self.step]
     self.seconds = self.log[-1]['seconds'] if self.log else 0.
