@@ -64,7 +64,7 @@ def check_y(y, x_t, num_classes:int=math.inf):     # labels, what they belong to
     if y.device.type == 'cpu' and len(y) and not (-1 <= y.min() and y.max() < num_classes):
         raise ValueError(f"labels lie in 0..{num_classes - 1}, or are -1 for none, got {y.min()}..{y.max()}")
 
-# %% ../nbs/50_guidance.ipynb #ceea70fb
+# %% ../nbs/50_guidance.ipynb #2b4871e2
 class ClassifierGuidance(Denoiser):
     "A denoiser steered by a classifier, towards p(x) p(y|x)^scale: DDPM steps are Algorithm 1, all others Algorithm 2 (E31)."
     def __init__(self, model:Denoiser,
@@ -83,7 +83,7 @@ class ClassifierGuidance(Denoiser):
         return g if y is None else torch.where((y >= 0).reshape(-1, *[1]*(g.ndim - 1)), g, 0)
 
     def p_mean_variance(self, x_t, t, s=None, variance=None, y=None, **cond) -> Prediction: # as in Denoiser; labels, -1 for no guidance
-        own = dict(y=y) if y is not None and labelled(self.net) else {}
+        own = dict(y=y) if y is not None and (labelled(self.net) or isinstance(self.model, ClassifierGuidance)) else {}
         p, g = self.model.p_mean_variance(x_t, t, s, variance, **own, **cond), self.scale * self.gradient(x_t, t, y)
         a, b = like(x_t, self.sched.signal(t), self.sched.noise(t))
         x0 = p.x0 + b**2 / a * g
