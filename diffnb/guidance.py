@@ -6,7 +6,7 @@
 __all__ = ['LabelledMixture', 'check_scale', 'check_y', 'ClassifierGuidance', 'ClassifierGradient', 'ClassifierFreeGuidance',
            'train_classifier']
 
-# %% ../nbs/50_guidance.ipynb #bf1b0912
+# %% ../nbs/50_guidance.ipynb #a0c7b0e3
 import math
 from numbers import Real
 import torch
@@ -20,7 +20,7 @@ from .loss import noisy
 from .data import ExampleSet, batches
 from .train import check_labels, labelled, lr_at
 
-# %% ../nbs/50_guidance.ipynb #91cf60d7
+# %% ../nbs/50_guidance.ipynb #480d04fd
 class LabelledMixture(nn.Module):
     "A Gaussian mixture with a label on each component: exact classifier of noisy points, its gradient, and label-conditional noise predictor (E31)."
     def __init__(self, mixture:GaussianMixture, sched:Schedule,
@@ -50,7 +50,7 @@ class LabelledMixture(nn.Module):
         b, known = like(x_t, self.sched.noise(t), y >= 0)
         return eps - b * known * self.gradient(x_t, t, y.clamp(min=0))
 
-# %% ../nbs/50_guidance.ipynb #d9883ecc
+# %% ../nbs/50_guidance.ipynb #6cbbbe81
 def check_scale(scale):                            # of guidance -> the same as a float; ValueError unless finite and at least 0
     "A guidance scale, checked."
     if not isinstance(scale, Real) or isinstance(scale, bool) or not 0 <= scale < math.inf:
@@ -64,7 +64,7 @@ def check_y(y, x_t, num_classes:int=math.inf):     # labels, what they belong to
     if y.device.type == 'cpu' and len(y) and not (-1 <= y.min() and y.max() < num_classes):
         raise ValueError(f"labels lie in 0..{num_classes - 1}, or are -1 for none, got {y.min()}..{y.max()}")
 
-# %% ../nbs/50_guidance.ipynb #2b4871e2
+# %% ../nbs/50_guidance.ipynb #7c63642c
 class ClassifierGuidance(Denoiser):
     "A denoiser steered by a classifier, towards p(x) p(y|x)^scale: DDPM steps are Algorithm 1, all others Algorithm 2 (E31)."
     def __init__(self, model:Denoiser,
@@ -90,7 +90,7 @@ class ClassifierGuidance(Denoiser):
         if self.clip is not None: x0 = x0.clamp(*self.clip)
         return Prediction(p.mean + p.var * g, p.var, p.log_var, x0, (x_t - a * x0) / b)
 
-# %% ../nbs/50_guidance.ipynb #5f4119e3
+# %% ../nbs/50_guidance.ipynb #24b7ef35
 class ClassifierGradient(nn.Module):
     "∇ log p(y|x_t) of a classifier of noisy data, as `ClassifierGuidance` takes it; the class's part of E31."
     def __init__(self, classifier):                # net(x_t [B, ...], t [B]) -> logits [B, num_classes]; in evaluation mode
@@ -104,7 +104,7 @@ class ClassifierGradient(nn.Module):
             check_y(y, x_t, logits.shape[1])
             return torch.autograd.grad(logits.log_softmax(1).gather(1, y[:, None]).sum(), x)[0]
 
-# %% ../nbs/50_guidance.ipynb #25c42e89
+# %% ../nbs/50_guidance.ipynb #5b6e8a28
 class ClassifierFreeGuidance(Denoiser):
     "A label-conditional denoiser steered by itself without label, towards p(x) p(y|x)^scale; needs a network trained with label dropout (E31)."
     def __init__(self, model:Denoiser, scale:float, # at least 0; 0: unconditional, 1: conditional
@@ -121,7 +121,7 @@ class ClassifierFreeGuidance(Denoiser):
         if not 0 <= rescale <= 1: raise ValueError(f"rescale must lie in 0..1, got {rescale}")
         self.model, self.scale, self.interval, self.rescale = model, check_scale(scale), (lo, hi), rescale
 
-# %% ../nbs/50_guidance.ipynb #b5395c16
+# %% ../nbs/50_guidance.ipynb #b6b5af55
 @patch
 def forward(self:ClassifierFreeGuidance, x_t, t, # as in Denoiser
             y:torch.Tensor=None,                # LongTensor [B], -1 for no guidance of that example
@@ -140,7 +140,7 @@ def forward(self:ClassifierFreeGuidance, x_t, t, # as in Denoiser
         guided = guided * like(x_t, back)[0]
     return guided, None if o is None else o.chunk(2)[0]
 
-# %% ../nbs/50_guidance.ipynb #14a2bb92
+# %% ../nbs/50_guidance.ipynb #3776f70b
 def train_classifier(net,                       # (x_t [B, ...], t [B]) -> logits [B, num_classes]; trained in place
                      sched:Schedule, data:ExampleSet, # the denoiser's own schedule; examples with labels
                      steps:int=1000, batch_size:int=128, lr:float=3e-3, warmup:int=100, weight_decay:float=.1, # of AdamW, a cosine down to 0
