@@ -6,7 +6,7 @@
 __all__ = ['grids', 'samplers', 'exponential_weights', 'predict', 'not_negative', 'raised', 'Heun', 'Past', 'DPMSolver', 'UniPC',
            'solver_times', 'Sampler', 'sampler']
 
-# %% ../nbs/35_solvers.ipynb #1b2c317e
+# %% ../nbs/35_solvers.ipynb #9751f898
 import copy, math
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from .ddim import DDIM
 from .forward import randn_like
 from .sample import DDPM, spacings, timesteps
 
-# %% ../nbs/35_solvers.ipynb #74086a85
+# %% ../nbs/35_solvers.ipynb #86c488d9
 @lru_cache(maxsize=4096)
 def exponential_weights(sched, t:int, s:int, # a Schedule or Process; from t in 1..T down to s
                         eta:float=0.,        # share of Langevin noise; 0: the flow
@@ -26,7 +26,7 @@ def exponential_weights(sched, t:int, s:int, # a Schedule or Process; from t in 
     kept = decay**(1 + eta)
     return a_s/a * kept, a_s * (1 - kept), b_s * (1 - decay**(2*eta))**.5, -math.log(decay) if s else math.inf
 
-# %% ../nbs/35_solvers.ipynb #afe54294
+# %% ../nbs/35_solvers.ipynb #ca338e8d
 def predict(model, x, t:int, s:int, **cond): # as in a step -> Prediction
     "What the model says at (x, t). ValueError for something that gives no x0 and eps."
     p = model.p_mean_variance(x, t, s, **cond) if hasattr(model, 'p_mean_variance') else None
@@ -46,7 +46,7 @@ def raised(sched, t:int, churn:float) -> int:
     sigma = sched.b / sched.a
     return int(torch.searchsorted(sigma, sigma[t] * (1 + churn) * (1 + 1e-12), right=True)) - 1
 
-# %% ../nbs/35_solvers.ipynb #c752c0f6
+# %% ../nbs/35_solvers.ipynb #e63b5ac4
 class Heun:
     "A step of Heun's method for dy/dσ = ε̂, y = x/a, σ = b/a: two network calls, one at s = 0 (Karras et al. 2022)."
     def __init__(self, churn:float=0.):    # γ: raise the noise by this share before each step; EDM's min(S_churn/steps, √2-1)
@@ -65,7 +65,7 @@ class Heun:
         weight = (sched.noise(s) - sched.noise(t) * sched.signal(s) / sched.signal(t)) / 2      # a_s (σ_s - σ_t)/2
         return y + weight * (second.eps - first.eps)
 
-# %% ../nbs/35_solvers.ipynb #b7c34edc
+# %% ../nbs/35_solvers.ipynb #df83315d
 class Past(NamedTuple):
     "What a multistep solver remembers of its last step."
     x: torch.Tensor                  # what it returned, at s
@@ -76,7 +76,7 @@ class Past(NamedTuple):
     h: float                         # λ_s - λ_t
     before: object                   # the step before, or None
 
-# %% ../nbs/35_solvers.ipynb #731bff54
+# %% ../nbs/35_solvers.ipynb #b5200565
 class DPMSolver:
     "A step of DPM-Solver++ (2M): one network call, and the previous prediction (Lu et al. 2022); eta > 0: its SDE variant."
     past = None
@@ -100,7 +100,7 @@ class DPMSolver:
         self.past = Past(y, s, x, t, x0, h, past and past._replace(before=None))
         return y
 
-# %% ../nbs/35_solvers.ipynb #81e4dbca
+# %% ../nbs/35_solvers.ipynb #4a15a941
 class UniPC(DPMSolver):
     "A step of UniPC-2 (B₂): DPM-Solver++ (2M), whose last step is corrected by the new prediction at no cost (Zhao et al. 2023)."
     def __init__(self): super().__init__()
@@ -117,7 +117,7 @@ class UniPC(DPMSolver):
             bend = J_1*(new - c_2) + J_2*c_2
         return w_x*past.start + w_0*past.x0 + model.sched.signal(past.s)*bend
 
-# %% ../nbs/35_solvers.ipynb #4dfb9893
+# %% ../nbs/35_solvers.ipynb #fcd726e6
 grids = (*spacings, 'log_snr', 'edm')
 
 def solver_times(sched,                     # a Schedule or Process
@@ -140,7 +140,7 @@ def solver_times(sched,                     # a Schedule or Process
     up = torch.maximum(up, (up - i).cummax(0).values + i)       # no time twice
     return [*torch.minimum(up, sched.T - i.flip(0)).flip(0).tolist(), 0]
 
-# %% ../nbs/35_solvers.ipynb #42da7bb8
+# %% ../nbs/35_solvers.ipynb #b1f7b98f
 class Sampler(NamedTuple):
     "How a sampler is made."
     make: object                 # number of steps -> step
