@@ -55,12 +55,13 @@ def check_taus(taus, T:int) -> list: # the same as ints; ValueError unless they 
 
 def trajectory(model,                     # a Denoiser
                x_T:torch.Tensor,          # noise [B, ...]
-               step,                      # step(model, x, t, s, generator=..., **cond) -> x_s
+               step,                      # step(model, x, t, s, generator=..., **cond) -> x_s; with memory: has start()
                taus,                      # decreasing times, ending in 0
                generator:torch.Generator=None, # of the steps' noise
                **cond):                   # to the network
     "The walk from noise to data: yields (t, x_t) for every t in taus (E16)."
     taus, x = check_taus(taus, model.sched.T), x_T
+    if hasattr(step, 'start'): step = step.start()              # a memory of its own for every chain
     yield taus[0], x
     for t, s in pairwise(taus):
         with torch.no_grad(): x = step(model, x, t, s, generator=generator, **cond)

@@ -13,7 +13,7 @@ import torch
 from .schedule import Process, Schedule, like
 from .forward import randn_like
 from .vlb import check_grid
-from .denoiser import to_x0
+from .denoiser import net_input, to_x0
 from .sample import DDPM
 from .score import AnnealedLangevin, divergence, random_signs
 
@@ -195,16 +195,16 @@ class TableSDE(SDE):
     def g2(self, u): return 2 * self.noise(u)**2 * self.at(self.log_sigma, u)[1]
 
 # %% ../nbs/42_sde.ipynb #1b5bfe18
-def continuous(model,                    # a Denoiser that predicts eps, x0, v or score
+def continuous(model,                    # a Denoiser that predicts eps, x0, v, score or edm
                **cond,                   # to its network
               ) -> tuple:                # a TableSDE, and the score (x, u) -> ∇log p_u(x) for u in [1/T, 1]
     "A denoiser in continuous time: its network is asked at t = u T (u a float), also between the times it was trained at."
     if model.predicts == 'mu':
-        raise ValueError("the mean of a step exists only between whole times: use a model that predicts eps, x0, v or score")
+        raise ValueError("the mean of a step exists only between whole times: use a model that predicts eps, x0, v, score or edm")
     sde = TableSDE(model.sched)
     def score(x, u):
         t = torch.full((len(x),), float(u) * sde.T, device=x.device)
-        output = model.net(x, t, **cond)
+        output = model.net(net_input(sde, model.predicts, x, u), t, **cond)
         if model.variance == 'learned': output = output.chunk(2, dim=1)[0]
         if output.shape != x.shape: raise ValueError(f"variance {model.variance!r} needs another output than {list(output.shape)}")
         x0 = to_x0(sde, model.predicts, output, x, u)
