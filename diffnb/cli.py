@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'console', 'plain', 'console_script', 'command_line',
            'integers', 'labels_of', 'quality', 'count', 'new_network', 'new_model', 'report', 'train_cli', 'check_file',
-           'load_for', 'labels_for', 'write_array_file', 'read_array_file', 'gathered', 'leave', 'sample_cli',
+           'load_for', 'labels_for', 'guided', 'write_array_file', 'read_array_file', 'gathered', 'leave', 'sample_cli',
            'plot_file', 'bits', 'reference_for', 'eval_cli']
 
 # %% ../nbs/70_cli.ipynb #3afb153e
@@ -84,17 +84,22 @@ def labels_of(net, data, n:int) -> dict: # a network, the data set to compare wi
 def quality(model, data,        # a Denoiser; the data set to compare with
             x=None,             # samples to judge [n, ...]; drawn if None
             n:int=None,         # how many to draw; None: as many as there are examples, at most 10000
-            steps:int=50, seed:int=0, batch_size:int=512, progress:bool=False) -> dict: # of `draw`
+            steps:int=50, seed:int=0, batch_size:int=512, progress:bool=False, # of `draw`; steps: network calls
+            sampler:str='ddpm') -> dict: # a key of `samplers`
     "Distance of samples from the data, with everything needed to repeat the measurement."
     from torch.linalg import LinAlgError
     from diffnb.distance import energy_distance, frechet_distance
+    from diffnb.solvers import sampler as make_sampler
     from diffnb.train import draw
     size = min(len(data), 10_000)
     if (numbers := math.prod(data.shape)) > 4096:
         raise ValueError(f"the Fréchet distance of {numbers} raw pixels is out of reach: at most 4096 numbers an example")
     reference, started = data.tensor(size), time.perf_counter()
-    how = dict(steps=steps, seed=seed, batch_size=batch_size) if x is None else {}
-    if x is None: x = draw(model, n := size if n is None else n, data.shape, progress=progress, **how, **labels_of(model.net, data, n))
+    how = dict(steps=steps, sampler=sampler, seed=seed, batch_size=batch_size) if x is None else {}
+    if x is None:
+        step, taus = make_sampler(sampler, model.sched, steps)
+        n = size if n is None else n
+        x = draw(model, n, data.shape, taus, seed, batch_size, progress=progress, step=step, **labels_of(model.net, data, n))
     seconds = time.perf_counter() - started
     if data.levels: x = ((x.clamp(-1, 1) + 1)*127.5).round()/127.5 - 1             # as a file of bytes would have it
     try: distance = frechet_distance(x + 1, reference + 1)
@@ -171,7 +176,7 @@ def train_cli(
     label_dropout:float=0.,      # ... except in this share of the cases, 0 up to 1: needed for guidance without a classifier
     schedule:str='cosine',       # noise schedule: linear, cosine, or geometric: noise up to the largest distance between two examples
     T:int=1000,                  # noise levels
-    predicts:str='eps',          # what the network predicts: eps, x0, v, score or mu
+    predicts:str='eps',          # what the network predicts: eps, x0, v, score, mu, or edm (trained on log-normal noise levels)
     variance:str='large',        # of the reverse steps: large suits drawings on an empty ground (digits), small photographs sampled in few steps; learned gives the fewest bits/dim
     channels:int=None,           # width of the network (default: 16 for images, 128 for points)
     mults:str='1,2',             # width of each U-Net level, in channels
@@ -246,6 +251,26 @@ def labels_for(net, meta:dict, n:int, label:str=None) -> tuple: # a network, its
     else: raise ValueError(f"--label must be none, a number in 0..{K-1}, or one of {', '.join(names[:20])}{', ...' if K > 20 else ''}, got {label!r}")
     return dict(y=torch.full((n,), k)), None
 
+# %% ../nbs/70_cli.ipynb #7d64f1d5
+def guided(model, meta:dict, n:int, label:str=None, scale:float=1., classifier:str=None) -> tuple: # model, its checkpoint's JSON, options of `sample_cli`
+    "The model to sample from, what to tell it, and the width of a grid with a row for each class. ValueError if that cannot be."
+    import torch
+    from diffnb.checkpoint import load_network, read_meta
+    from diffnb.guidance import ClassifierFreeGuidance, ClassifierGradient, ClassifierGuidance, check_scale
+    check_scale(scale)
+    if classifier is not None:
+        if label == 'none': raise ValueError("--label none leaves the classifier nothing to ask for")
+        net, sched = load_network(classifier, next(model.parameters()).device)
+        ours, its = model.sched.given, sched.given
+        if set(ours) != set(its) or not all(torch.equal(ours[k], its[k]) for k in ours): raise ValueError(f"--classifier {classifier} was trained on another noise schedule")
+        return ClassifierGuidance(model, ClassifierGradient(net), scale), *labels_for(net, read_meta(classifier), n, label)
+    cond, ncol = labels_for(model.net, meta, n, label)
+    if scale != 1:
+        if not cond: raise ValueError("--scale: guidance needs a model with labels, or a --classifier")
+        if not (meta['config'] or {}).get('label_dropout'): raise ValueError("--scale: this model cannot guide itself, as it never saw an image without its label (--label_dropout was 0)")
+        model = ClassifierFreeGuidance(model, scale)
+    return model, cond, ncol
+
 # %% ../nbs/70_cli.ipynb #3292963c
 def write_array_file(out, n:int, chunks): # file to write; how many samples; them, in parts: images [b, C, H, W] or points [b, D]
     "Samples as an .npz file in the field's exchange format, written part by part: `arr_0`, uint8 [N, H, W, C]; points as float32 [N, D]."
@@ -305,14 +330,17 @@ def leave():
 # %% ../nbs/70_cli.ipynb #ac4a4ab5
 @console
 def sample_cli(
-    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned, digits_ncsn
+    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_cond, digits_learned, digits_ncsn
     n:int=64,                    # how many samples
+    sampler:str='ddpm',          # ddpm, ddim, heun, heun_churn, dpmpp2m, dpmpp2m_sde or unipc
     steps:int=50,                # network calls for each, at most the model's T
     seed:int=0,                  # of the noise
     batch_size:int=512,          # samples at once; another number draws other noise
-    spacing:str='trailing',      # of the steps: trailing, leading, linspace or quad
-    variance:str=None,           # of the steps: small or large (default: as trained)
-    label:str=None,              # class of all samples, by number or name, or none (default: for a conditional model, a row of each class)
+    spacing:str=None,            # of the steps: trailing, leading, linspace, quad, log_snr or edm (default: the sampler's own)
+    variance:str=None,           # of ddpm's steps: small or large (default: as trained)
+    label:str=None,              # class of all samples, by number or name, or none (default: for a model with labels or a classifier, a row of each class)
+    scale:float=1.,              # of guidance: 0 ignores the label, 1 is its law, more exaggerates
+    classifier:str=None,         # guide by this classifier of noisy images: a file, or digits_classifier (default: by the model itself, without label)
     out:str='samples.png',       # file to write: .png for a picture, .npz for arr_0, uint8 [N, H, W, C] (points: float32 [N, 2])
     cpu:bool=False,              # leave a GPU alone
 ):
@@ -320,17 +348,22 @@ def sample_cli(
     import torch
     from diffnb.checkpoint import write_atomic
     from diffnb.sample import DDPM
+    from diffnb.solvers import sampler as make_sampler
     from diffnb.train import draw_batches, picture, rank_and_world
     out = check_file(out, ('.png', '.npz'))
     model, meta = load_for(run, cpu)
     if n < 1: raise ValueError(f"--n must be at least 1, got {n}")
-    cond, ncol = labels_for(model.net, meta, n, label)
+    step, taus = make_sampler(sampler, model.sched, steps, spacing)
+    if variance is not None:
+        if sampler != 'ddpm': raise ValueError(f"--variance is for --sampler ddpm, not {sampler}")
+        step = DDPM(variance)
+    model, cond, ncol = guided(model, meta, n, label, scale, classifier)
     started = time.perf_counter()
-    drawn = draw_batches(model, n, shape := tuple(meta['data']['shape']), steps, seed, batch_size, spacing, True, DDPM(variance), rank_and_world(), **cond)
+    drawn = draw_batches(model, n, shape := tuple(meta['data']['shape']), taus, seed, batch_size, progress=True, step=step, share=rank_and_world(), **cond)
     if (chunks := gathered(drawn, out, n, batch_size, cpu)) is None: return
     if out.suffix == '.png': write_atomic(out, picture(torch.cat(list(chunks)), ncol=ncol))
     else: write_array_file(out, n, chunks)
-    print(f"{out}: {n} samples of {'×'.join(map(str, shape))} in {time.perf_counter() - started:.1f} s, {steps} network calls for each")
+    print(f"{out}: {n} samples of {'×'.join(map(str, shape))} in {time.perf_counter() - started:.1f} s, {steps} network calls for each, by {sampler}")
 
 sample_command = console_script(sample_cli)
 
@@ -373,10 +406,11 @@ def reference_for(about:dict, data:str=None, root:str=None): # a checkpoint's da
 # %% ../nbs/70_cli.ipynb #22ed7366
 @console
 def eval_cli(
-    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_learned, digits_ncsn
+    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_cond, digits_learned, digits_ncsn
     data:str=None,               # data set to compare with (default: the one the model was trained on)
     root:str=None,               # folder that holds its files (default: ~/.cache/diffnb)
     n:int=None,                  # samples to draw (default: as many as examples, at most 10000)
+    sampler:str='ddpm',          # ddpm, ddim, heun, heun_churn, dpmpp2m, dpmpp2m_sde or unipc
     steps:int=50,                # network calls for each
     seed:int=0,                  # of the noise
     batch_size:int=512,          # samples at once
@@ -390,17 +424,17 @@ def eval_cli(
 ):
     "Measure a model: Fréchet distance in raw pixel space, and a bound on bits/dim. The result is shown as JSON."
     from diffnb.checkpoint import versions, write_atomic
-    from diffnb.sample import timesteps
+    from diffnb.solvers import sampler as make_sampler
     command = command_line(eval_cli, locals())
     if out is not None: out = check_file(out, ('.json',))
     if n is not None and n < 2: raise ValueError(f"--n must be at least 2, got {n}")
     model, meta = load_for(run, cpu)
     examples = reference_for(meta['data'], data, root)
-    timesteps(model.sched.T, steps)                       # a ValueError now rather than after the bits
+    make_sampler(sampler, model.sched, steps)             # a ValueError now rather than after the bits
     if not bpd and (plot is not None or bpd_steps is not None): raise ValueError("--plot and --bpd_steps need --bpd")
     x = None if samples is None else read_array_file(samples, examples.shape)
     result = dict(bits_per_dim=bits(model, examples, plot_file(run, plot), bpd_calls, bpd_steps, seed, batch_size)) if bpd else {}
-    try: result = quality(model, examples, x, n, steps, seed, batch_size, progress=True) | result
+    try: result = quality(model, examples, x, n, steps, seed, batch_size, progress=True, sampler=sampler) | result
     except ValueError as e:
         if not bpd: raise
         result = dict(frechet_distance=None, why=str(e)) | result

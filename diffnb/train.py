@@ -18,7 +18,7 @@ import torch
 from fastcore.basics import patch
 from .plot import cloud, curve, label
 from .denoiser import Denoiser
-from .loss import simple_loss
+from .loss import lognormal_times, simple_loss
 from .variance import hybrid_loss
 from .sample import DDPM, check_taus, sample, timesteps
 from .data import ExampleSet, batches, to_uint8
@@ -262,8 +262,8 @@ def draws(self:Trainer, x, y) -> tuple: # this process's part of the batch, and 
     "Times, noise, and labels with some withheld, for this process's examples; the same whatever the number of processes."
     n, own, s = len(x)*self.processes, slice(self.rank, None, self.processes), self.settings
     if s.label_dropout: y = torch.where(torch.rand(n, device=y.device)[own] < s.label_dropout, -1, y)
-    t = torch.randint(1, self.model.sched.T + 1, (n,), device=x.device)[own]
-    return t, torch.randn(n, *x.shape[1:], dtype=x.dtype, device=x.device)[own], y
+    t = lognormal_times(self.model.sched, n).to(x.device) if self.model.predicts == 'edm' else torch.randint(1, self.model.sched.T + 1, (n,), device=x.device)
+    return t[own], torch.randn(n, *x.shape[1:], dtype=x.dtype, device=x.device)[own], y
 
 @patch
 @contextmanager
