@@ -42,7 +42,7 @@ def levels_of(image_size:int, channel_mult, resolutions) -> tuple:  # side; list
     if wrong: raise ValueError(f"attention_resolutions must be sides of the {len(mults)} levels of image_size {image_size}, got {wrong[0]}")
     return [int(m) if m == int(m) else m for m in mults], sorted((image_size//int(r)).bit_length() - 1 for r in parts(resolutions))
 
-# %% ../nbs/51_adm.ipynb #458e2e4b
+# %% ../nbs/51_adm.ipynb #1a286bf5
 def adm_config(image_size:int=64,           # side of the pictures
                num_channels:int=128, num_res_blocks:int=2, channel_mult='', attention_resolutions='16,8', # '' for the published multipliers
                num_heads:int=4, num_head_channels:int=-1, dropout:float=0., # -1: by the number of heads
@@ -65,8 +65,9 @@ def adm_classifier_config(image_size:int=64, # side of the pictures
                           channel_mult='', num_classes:int=1000, image_channels:int=3) -> dict: # keywords of an EncoderUNet
     "A noisy classifier in the flags of guided-diffusion (E32)."
     mults, attention = levels_of(image_size, channel_mult, classifier_attention_resolutions)
-    return dict(num_classes=num_classes, in_channels=image_channels, channels=classifier_width, mults=mults, blocks=classifier_depth, attention=attention, head_channels=64,
-                groups=32, scale_shift=classifier_use_scale_shift_norm, resample='block' if classifier_resblock_updown else 'conv', pool=classifier_pool, size=image_size)
+    return dict(num_classes=num_classes, in_channels=image_channels, channels=classifier_width, mults=mults, blocks=classifier_depth,
+                attention=attention, head_channels=64, groups=32, scale_shift=classifier_use_scale_shift_norm,
+                resample='block' if classifier_resblock_updown else 'conv', pool=classifier_pool, size=image_size)
 
 # %% ../nbs/51_adm.ipynb #b5647ed8
 _adm = dict(attention_resolutions='32,16,8', num_channels=256, num_res_blocks=2, num_head_channels=64, learn_sigma=True, resblock_updown=True)
