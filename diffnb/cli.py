@@ -251,7 +251,7 @@ def labels_for(net, meta:dict, n:int, label:str=None) -> tuple: # a network, its
     else: raise ValueError(f"--label must be none, a number in 0..{K-1}, or one of {', '.join(names[:20])}{', ...' if K > 20 else ''}, got {label!r}")
     return dict(y=torch.full((n,), k)), None
 
-# %% ../nbs/70_cli.ipynb #7d64f1d5
+# %% ../nbs/70_cli.ipynb #1866b2fa
 def guided(model, meta:dict, n:int, label:str=None, scale:float=1., classifier:str=None) -> tuple: # model, its checkpoint's JSON, options of `sample_cli`
     "The model to sample from, what to tell it, and the width of a grid with a row for each class. ValueError if that cannot be."
     import torch
