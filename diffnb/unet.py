@@ -90,7 +90,9 @@ def _number_of_heads(channels, heads, head_channels):
 def _heads(qkv, heads):
     "[B, 3*C, N] -> q, k, v, each [B, heads, N, C/heads]."
     B, _, N = qkv.shape
-    return qkv.reshape(B, 3, heads, -1, N).transpose(3, 4).unbind(1)
+    split = qkv.reshape(B, 3, heads, -1, N).transpose(3, 4)
+    if N >= 1024: split = split.contiguous()          # what torch's fused kernels ask for; they store no N² weights
+    return split.unbind(1)
 
 class AttentionBlock(nn.Module):
     "Every pixel looks at every other: self-attention with a shortcut, zero at the start."
