@@ -4,23 +4,24 @@
 
 # %% auto #0
 __all__ = ['networks', 'format_version', 'model_file', 'write_atomic', 'pack_optimizer', 'unpack_optimizer', 'save', 'versions',
-           'shipped', 'find', 'open_tensors', 'read_meta', 'build', 'load_weights', 'read_part', 'load', 'Training',
-           'load_training', 'slim']
+           'shipped', 'find', 'open_tensors', 'read_meta', 'build', 'build_network', 'load_weights', 'read_part',
+           'load', 'save_network', 'load_network', 'Training', 'load_training', 'slim']
 
 # %% ../nbs/32_checkpoint.ipynb #2ec6eb33
 import json, os, platform
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 import torch
 import diffnb
 from .schedule import rebuild_schedule
 from .denoiser import Denoiser
-from .unet import MLP, UNet
+from .unet import EncoderUNet, MLP, UNet
 
 # %% ../nbs/32_checkpoint.ipynb #d6270985
-networks = {'UNet': UNet, 'MLP': MLP}   # what a checkpoint may ask for
+networks = {'UNet': UNet, 'MLP': MLP, 'EncoderUNet': EncoderUNet}   # what a checkpoint may ask for
 format_version = 1
 
 # %% ../nbs/32_checkpoint.ipynb #67887d04
@@ -99,7 +100,7 @@ def versions() -> dict: # {'versions': {library: version}}
 model_file = 'model.safetensors'    # a run's checkpoint, inside its folder
 
 def shipped() -> list: # names
-    "The trained models that come with the package."
+    "The trained models (and classifiers) that come with the package."
     folder = files('diffnb')/'weights'
     return sorted(Path(f.name).stem
                   for f in folder.iterdir() if f.name.endswith('.safetensors')) if folder.is_dir() else []
@@ -141,16 +142,20 @@ def build(meta:dict,            # what `read_meta` returned
           given:dict,           # what its schedule was made of, see `rebuild_schedule`
          ) -> Denoiser:         # with initial weights
     "The model a checkpoint describes. ValueError for an unknown network, arguments it does not take, or a bad schedule."
+    clip = meta['clip'] and tuple(meta['clip'])
+    return Denoiser(build_network(meta), rebuild_schedule(given), meta['predicts'], meta['variance'], clip)
+
+def build_network(meta:dict): # what `read_meta` returned -> a network with initial weights
+    "The network a checkpoint describes, in a fork of the random generator. ValueError as for `build`."
     net = meta['network']
     name, config = (net.get('name'), net.get('config')) if isinstance(net, dict) else (net, None)
     if name not in networks:
         raise ValueError(f"unknown network class {name!r}: this diffnb knows {', '.join(networks)}")
     with torch.random.fork_rng(devices=[]):
-        try: net = networks[name](**config)
+        try: return networks[name](**config)
         except TypeError as e: raise ValueError(f"{name} cannot be built from {config}: {e}") from None
-    clip = meta['clip'] and tuple(meta['clip'])
-    return Denoiser(net, rebuild_schedule(given), meta['predicts'], meta['variance'], clip)
 
+# %% ../nbs/32_checkpoint.ipynb #518f5971
 def load_weights(net:torch.nn.Module, # its weights are overwritten
                  tensors:dict,        # {name: tensor}
                  what:str='the weights'): # named in the error
@@ -175,6 +180,7 @@ def load(path,              # a file, a run folder, or a shipped name such as 'd
         ) -> Denoiser:      # in evaluation mode, no gradients
     "Rebuild a Denoiser from its checkpoint alone. FileNotFoundError, or ValueError saying what is wrong with the file."
     path, meta = find(path), read_meta(path)
+    if meta['predicts'] is None: raise ValueError(f"{path} holds a network that predicts neither noise nor picture, such as a classifier: use load_network")
     with open_tensors(path) as f:
         keys = set(f.keys())
         part = 'ema' if ema and any(k.startswith('ema.') for k in keys) else 'net'
@@ -183,6 +189,25 @@ def load(path,              # a file, a run folder, or a shipped name such as 'd
             load_weights(model.net, read_part(f, part), f"the {part} weights")
         except ValueError as e: raise ValueError(f"{path}: {e}") from None
     return model.to(device).eval().requires_grad_(False)
+
+# %% ../nbs/32_checkpoint.ipynb #bf143571
+def save_network(path, net, sched, # file to write; a network of a known class; the schedule it was trained under
+                 **about):         # step, config, data, provenance: as in `save`
+    "Write a network that is no denoiser, such as a classifier of noisy pictures."
+    save(path, SimpleNamespace(net=net, sched=sched, predicts=None, variance=None, clip=None), **about)
+
+def load_network(path,        # a file, or a shipped name such as 'digits_classifier'
+                 device='cpu',
+                ) -> tuple:   # the network, in evaluation mode and without gradients, and its schedule
+    "Rebuild what `save_network` wrote. FileNotFoundError, or ValueError saying what is wrong with the file."
+    path, meta = find(path), read_meta(path)
+    if meta['predicts'] is not None: raise ValueError(f"{path} holds a Denoiser: use load")
+    with open_tensors(path) as f:
+        try:
+            net, sched = build_network(meta), rebuild_schedule(read_part(f, 'schedule'))
+            load_weights(net, read_part(f, 'net'), "the weights")
+        except ValueError as e: raise ValueError(f"{path}: {e}") from None
+    return net.to(device).eval().requires_grad_(False), sched
 
 # %% ../nbs/32_checkpoint.ipynb #02643d8f
 class Training(NamedTuple):
