@@ -87,7 +87,6 @@ def quality(model, data,        # a Denoiser; the data set to compare with
             steps:int=50, seed:int=0, batch_size:int=512, progress:bool=False, # of `draw`; steps: network calls
             sampler:str='ddpm') -> dict: # a key of `samplers`
     "Distance of samples from the data, with everything needed to repeat the measurement."
-    from torch.linalg import LinAlgError
     from diffnb.distance import energy_distance, frechet_distance
     from diffnb.solvers import sampler as make_sampler
     from diffnb.train import draw
@@ -102,8 +101,7 @@ def quality(model, data,        # a Denoiser; the data set to compare with
         x = draw(model, n, data.shape, taus, seed, batch_size, progress=progress, step=step, **labels_of(model.net, data, n))
     seconds = time.perf_counter() - started
     if data.levels: x = ((x.clamp(-1, 1) + 1)*127.5).round()/127.5 - 1             # as a file of bytes would have it
-    try: distance = frechet_distance(x + 1, reference + 1)
-    except LinAlgError: raise ValueError("the Fréchet distance of these samples does not exist: are they all alike?") from None
+    distance = frechet_distance(x + 1, reference + 1)
     result = dict(frechet_distance=distance, space=f"raw {'pixels scaled to 0..2' if data.levels else 'coordinates'}, {numbers} numbers",
                   n_samples=len(x), reference=data.name, n_reference=size, **how)
     if not data.levels: result['energy_distance'] = energy_distance(x, reference)

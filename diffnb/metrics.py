@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rounding', 'as_file', 'picture_batches', 'fingerprint', 'Features', 'tensor_hash', 'scaled', 'pixel_features',
-           'own_features', 'train_classifier', 'accuracy', 'split', 'ship_classifier', 'classifier_features',
+           'own_features', 'train_clean_classifier', 'accuracy', 'split', 'ship_classifier', 'classifier_features',
            'inception_features', 'features_of', 'FeatureSet', 'load_features', 'save_features', 'check_same',
            'describe', 'frechet_bias', 'Extrapolated', 'frechet_at_infinity', 'neighbour_radius', 'manifold_scores',
            'nearest', 'Copying', 'copying', 'check_enough', 'evaluate']
@@ -77,7 +77,7 @@ def own_features(call) -> Features: # a function or module: pictures in [-1, 1] 
     return Features(lambda x: call(scaled(x)), dict(name=getattr(call, '__name__', type(call).__name__), sha256=weights, rule='levels 0..255 to -1..1'))
 
 # %% ../nbs/61_metrics.ipynb #ee6e1051
-def train_classifier(data:ExampleSet,    # pictures with labels
+def train_clean_classifier(data:ExampleSet,    # pictures with labels
                      steps:int=2000,     # optimizer steps
                      batch_size:int=128, # pictures a step
                      lr:float=3e-3,      # highest learning rate
@@ -96,7 +96,7 @@ def train_classifier(data:ExampleSet,    # pictures with labels
     return net.eval().requires_grad_(False)
 
 @torch.no_grad()
-def accuracy(net, data:ExampleSet) -> float: # of `train_classifier`; pictures with labels
+def accuracy(net, data:ExampleSet) -> float: # of `train_clean_classifier`; pictures with labels
     "Share of the pictures that get their label."
     right = [(net(x, torch.zeros_like(y)).argmax(1) == y) for x, y in read_batches(data, torch.arange(len(data)).split(256))]
     return torch.cat(right).double().mean().item()
@@ -112,7 +112,7 @@ def ship_classifier(out, name:str, steps:int, # file to write; 'digits' or anoth
                     root=None, seed:int=0) -> dict: # folder of the data's files; of the training -> provenance
     "Train the classifier of a data set, and store it with its accuracy on examples it never saw."
     train, held_out = split(load_data(name)) if name == 'digits' else (load_data(name, root, train=part) for part in (True, False))
-    net = train_classifier(train, steps, seed=seed)
+    net = train_clean_classifier(train, steps, seed=seed)
     provenance = dict(command=f"diffnb.metrics.ship_classifier({str(Path(out).name)!r}, {name!r}, {steps})", seed=seed,
                       trained_on=len(train), held_out=len(held_out), accuracy=accuracy(net, held_out))
     about = dict(name=name, shape=list(train.shape), levels=train.levels, classes=list(train.classes))
