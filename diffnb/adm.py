@@ -9,6 +9,7 @@ __all__ = ['published_mults', 'adm_flags', 'parameter_count', 'flop_count', 'lev
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from .data import check_image_size
 
 # %% ../nbs/51_adm.ipynb #48f4f44a
 def parameter_count(net) -> int: # any network
@@ -33,7 +34,8 @@ published_mults = {512: (.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1
 
 def levels_of(image_size:int, channel_mult, resolutions) -> tuple:  # side; list or '1,2,3' or '' (published); list or '32,16' -> mults, attention levels
     "Width multipliers and attention levels from published flags."
-    parts = lambda flag: [v for v in flag.split(',') if v.strip()] if isinstance(flag, str) else list(flag)
+    image_size = check_image_size(image_size)
+    def parts(flag): return [v for v in flag.split(',') if v.strip()] if isinstance(flag, str) else [flag] if isinstance(flag, (int, float)) else list(flag)
     if not (mults := [float(m) for m in parts(channel_mult)]):
         if image_size not in published_mults:
             raise ValueError(f"no published channel_mult for image_size {image_size}: give one, or one of the sizes {', '.join(map(str, published_mults))}")
@@ -53,6 +55,7 @@ def adm_config(image_size:int=64,           # side of the pictures
                noise_schedule:str='linear', use_new_attention_order:bool=False, # of its weights; the network is the same
               ) -> dict:                    # keywords of a UNet
     "A U-Net in the flags of guided-diffusion and improved-diffusion (E32)."
+    if small_size is not None and image_size == 512 and not channel_mult: channel_mult = published_mults[256]      # the published upsampler's
     mults, attention = levels_of(image_size, channel_mult, attention_resolutions)
     return dict(in_channels=image_channels, out_channels=image_channels*(2 if learn_sigma else 1), channels=num_channels, mults=mults,
                 blocks=num_res_blocks, attention=attention, heads=num_heads, head_channels=None if num_head_channels == -1 else num_head_channels,
