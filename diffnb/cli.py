@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'console', 'plain', 'console_script', 'command_line',
-           'integers', 'labels_of', 'quality', 'count', 'new_network', 'new_model', 'report', 'train_cli', 'check_file',
+           'integers', 'labels_of', 'quality', 'new_network', 'new_model', 'report', 'train_cli', 'check_file',
            'load_for', 'labels_for', 'guided', 'write_array_file', 'read_array_file', 'gathered', 'leave', 'sample_cli',
            'plot_file', 'bits', 'reference_for', 'eval_cli']
 
@@ -108,10 +108,6 @@ def quality(model, data,        # a Denoiser; the data set to compare with
     return result | (dict(sampling_seconds=round(seconds, 2)) if how else {})
 
 # %% ../nbs/70_cli.ipynb #60077100
-def count(network) -> int: # an nn.Module
-    "Its number of parameters."
-    return sum(p.numel() for p in network.parameters())
-
 def new_network(data, channels:int, mults:list, blocks:int, attention:list, dropout:float, variance:str, conditional:bool=False): # data set; options of `train_cli`
     "An untrained network that fits the data, a U-Net for images, an MLP for points; twice the outputs for a learned variance."
     from diffnb.unet import MLP, UNet
@@ -136,9 +132,10 @@ def new_model(network, data, schedule:str, T:int, predicts:str, variance:str): #
 # %% ../nbs/70_cli.ipynb #53f688cc
 def report(run, data, command:str, n_eval:int=None): # what `train` returned, the data set, the command, samples to judge
     "Measure a finished run, write metrics.json, and say where things are and what to try next."
+    from diffnb.adm import parameter_count
     from diffnb.checkpoint import versions, write_atomic
     metrics = dict(data=data.name, steps=run.log[-1]['step'], final_loss=sum(r['loss'] for r in run.log[-5:])/len(run.log[-5:]),
-                   seconds=run.log[-1]['seconds'], parameters=count(run.model), command=command, **versions())
+                   seconds=run.log[-1]['seconds'], parameters=parameter_count(run.model), command=command, **versions())
     if n_eval != 0:
         try: metrics['quality'] = quality(run.model, data, n=n_eval, progress=True)
         except ValueError as e: metrics['quality'] = f"not measured: {e}"
@@ -190,6 +187,7 @@ def train_cli(
     "Train a diffusion model; without options, on 1797 handwritten digits, in about two minutes on two cores."
     command, out = command_line(train_cli, locals()), f"runs/{Path(data).name}" if out is None else out
     import torch
+    from diffnb.adm import parameter_count
     from diffnb.train import check_out, rank_and_world, train
     from diffnb.data import load_data
     out = check_out(out, resume)
@@ -202,7 +200,7 @@ def train_cli(
                           integers(attention or '', 'attention'), dropout, variance, conditional)
     model = new_model(network, examples, schedule, T, predicts, variance)
     first = rank_and_world()[0] == 0
-    if first: print(f"{examples.name}: {len(examples)} examples of {'×'.join(map(str, examples.shape))}; {type(network).__name__} with {count(network):,} parameters; {steps} steps of {batch_size}; writing to {out}", flush=True)
+    if first: print(f"{examples.name}: {len(examples)} examples of {'×'.join(map(str, examples.shape))}; {type(network).__name__} with {parameter_count(network):,} parameters; {steps} steps of {batch_size}; writing to {out}", flush=True)
     run = train(model, examples, out, resume, command=command, cpu=cpu, sample_every=sample_every, save_every=save_every, steps=steps, batch_size=batch_size,
                 accumulate=accumulate, lr=lr, warmup=warmup, ema=ema, weight_decay=weight_decay, clip_norm=clip_norm, label_dropout=label_dropout, seed=seed, mixed_precision=mixed_precision)
     leave()
@@ -252,15 +250,14 @@ def labels_for(net, meta:dict, n:int, label:str=None) -> tuple: # a network, its
 # %% ../nbs/70_cli.ipynb #1866b2fa
 def guided(model, meta:dict, n:int, label:str=None, scale:float=1., classifier:str=None) -> tuple: # model, its checkpoint's JSON, options of `sample_cli`
     "The model to sample from, what to tell it, and the width of a grid with a row for each class. ValueError if that cannot be."
-    import torch
     from diffnb.checkpoint import load_network, read_meta
     from diffnb.guidance import ClassifierFreeGuidance, ClassifierGradient, ClassifierGuidance, check_scale
+    from diffnb.schedule import same_schedule
     check_scale(scale)
     if classifier is not None:
         if label == 'none': raise ValueError("--label none leaves the classifier nothing to ask for")
         net, sched = load_network(classifier, next(model.parameters()).device)
-        ours, its = model.sched.given, sched.given
-        if set(ours) != set(its) or not all(torch.equal(ours[k], its[k]) for k in ours): raise ValueError(f"--classifier {classifier} was trained on another noise schedule")
+        if not same_schedule(model.sched.given, sched.given): raise ValueError(f"--classifier {classifier} was trained on another noise schedule")
         return ClassifierGuidance(model, ClassifierGradient(net), scale), *labels_for(net, read_meta(classifier), n, label)
     cond, ncol = labels_for(model.net, meta, n, label)
     if scale != 1:

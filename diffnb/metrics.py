@@ -78,11 +78,11 @@ def own_features(call) -> Features: # a function or module: pictures in [-1, 1] 
 
 # %% ../nbs/61_metrics.ipynb #ee6e1051
 def train_clean_classifier(data:ExampleSet,    # pictures with labels
-                     steps:int=2000,     # optimizer steps
-                     batch_size:int=128, # pictures a step
-                     lr:float=3e-3,      # highest learning rate
-                     seed:int=0,         # of the weights, the order and the dropout
-                    ) -> EncoderUNet:    # in evaluation mode, without gradients
+                           steps:int=2000,     # optimizer steps
+                           batch_size:int=128, # pictures a step
+                           lr:float=3e-3,      # highest learning rate
+                           seed:int=0,         # of the weights, the order and the dropout
+                          ) -> EncoderUNet:    # in evaluation mode, without gradients
     "Train a small classifier of clean pictures, whose last but one layer gives features. ValueError without labels."
     if data.labels is None or not data.classes: raise ValueError(f"{data.name} has no labels: a classifier cannot be trained")
     with torch.random.fork_rng(devices=[]):

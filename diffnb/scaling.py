@@ -6,13 +6,9 @@
 __all__ = ['Cost', 'training_cost']
 
 # %% ../nbs/53_scaling.ipynb #e398c195
-import math
 from typing import NamedTuple
 import torch
 from .adm import flop_count, parameter_count
-from .denoiser import Denoiser
-from .loss import simple_loss
-from .schedule import cosine_schedule
 
 # %% ../nbs/53_scaling.ipynb #22e38d9f
 class Cost(NamedTuple):
@@ -35,7 +31,6 @@ def training_cost(net,           # a UNet, in training mode
                   size:int,      # side of the images
                  ) -> Cost:
     "Parameters, memory and work of training a network, counted in one step with two examples."
-    seen = {id(p.untyped_storage()): 0 for p in net.parameters()}
     kept, mine = {}, {p.untyped_storage().data_ptr() for p in net.parameters()}
     def keep(tensor):
         storage = tensor.untyped_storage()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['schedules', 'check_t', 'Tables', 'numbers', 'Schedule', 'linear_schedule', 'cosine_schedule', 'Process',
-           'ladder_schedule', 'geometric_schedule', 'named_schedule', 'rebuild_schedule', 'like']
+           'ladder_schedule', 'geometric_schedule', 'named_schedule', 'rebuild_schedule', 'same_schedule', 'like']
 
 # %% ../nbs/10_schedule.ipynb #15d8fedd
 import math
@@ -150,6 +150,10 @@ def rebuild_schedule(given:dict,    # {'beta': [T]} or {'signal': [T], 'noise': 
     if set(given) == {'beta'}: return Schedule(**given)
     if set(given) == {'signal', 'noise'}: return Process(**given)
     raise ValueError(f"a schedule is given by beta, or by signal and noise; got {', '.join(given) or 'nothing'}")
+
+def same_schedule(given:dict, other:dict) -> bool: # `given` of one schedule and of another
+    "Were they made of the same numbers?"
+    return set(given) == set(other) and all(torch.equal(given[k], other[k]) for k in given)
 
 # %% ../nbs/10_schedule.ipynb #a5dd9b8a
 def like(x:torch.Tensor,            # [B, ...]

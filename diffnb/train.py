@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from fastcore.basics import patch
 from .plot import cloud, curve, label
+from .schedule import same_schedule
 from .denoiser import Denoiser
 from .loss import lognormal_times, simple_loss
 from .variance import hybrid_loss
@@ -350,8 +351,7 @@ def restore(self:Trainer):
     there['config'] = asdict(Settings()) | {k: v for k, v in there['config'].items() if k in here['config']}      # an older diffnb had fewer settings
     there['network'] = there['network'] | dict(config=json.loads(json.dumps(build(saved.meta, saved.schedule).net.config)))
     found = differences(there, here)
-    given = self.last.sched.given
-    if set(saved.schedule) != set(given) or not all(torch.equal(saved.schedule[k], given[k]) for k in given): found.append("the noise schedule is another one")
+    if not same_schedule(saved.schedule, self.last.sched.given): found.append("the noise schedule is another one")
     if found:
         raise ValueError(f"{self.out} holds a run of another configuration: {'; '.join(found)}".replace('config.', ''))
     load_weights(self.net, saved.net, f"the weights in {self.out}")
