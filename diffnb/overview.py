@@ -141,9 +141,9 @@ def draw(self:Flow, n:int, generator:torch.Generator=None): # -> [n, dim]
 # %% ../nbs/71_overview.ipynb #78f58f0d
 class Diffusion(nn.Module):
     "A DDPM with T = 1000 and the cosine schedule, in the interface of the others (E35)."
-    def __init__(self, dim:int, width:int):
+    def __init__(self, dim:int, width:int, predicts:str='v'):       # as in a Denoiser
         super().__init__()
-        self.dim, self.model = dim, Denoiser(MLP(dim, width=width), cosine_schedule(), 'v')
+        self.dim, self.model = dim, Denoiser(MLP(dim, width=width), cosine_schedule(), predicts)
 
     def loss(self, x): return simple_loss(self.model, x) # [B, dim] -> [B]
 
