@@ -6,11 +6,11 @@
 __all__ = ['adm_ends', 'adm_parts', 'no_matter', 'switches', 'lists', 'unet2d_must', 'unet2d_defaults', 'diffusers_ends',
            'diffusers_parts', 'predictions', 'scheduler_defaults', 'variances', 'unpickled', 'read_weights',
            'split_name', 'adm_names', 'fill', 'heads_inside', 'adm_facts', 'parse_flags', 'known_flags',
-           'from_guided_diffusion', 'from_improved_diffusion', 'classifier_from_guided_diffusion', 'diffusers_names',
-           'unet2d_config', 'scheduler_choices', 'from_diffusers', 'turned', 'to_diffusers']
+           'from_guided_diffusion', 'from_improved_diffusion', 'classifier_from_guided_diffusion', 'is_number',
+           'diffusers_names', 'unet2d_config', 'scheduler_choices', 'from_diffusers', 'turned', 'to_diffusers']
 
 # %% ../nbs/52_pretrained.ipynb #02f7cc99
-import json, pickle, shlex, zipfile
+import json, math, pickle, shlex, zipfile
 from inspect import signature
 from pathlib import Path
 import torch
@@ -216,6 +216,10 @@ unet2d_must = dict(_class_name=('UNet2DModel',), center_input_sample=(False,), t
 unet2d_defaults = dict(in_channels=3, out_channels=3, freq_shift=0, downsample_padding=1, downsample_type='conv', upsample_type='conv', dropout=0.,
                        layers_per_block=2, attention_head_dim=8, norm_num_groups=32, norm_eps=1e-5, add_attention=True)
 
+def is_number(v, none:bool=False) -> bool: # a value from a JSON file; may it be null?
+    "Whether a setting is a finite number."
+    return v is None and none or isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+
 # %% ../nbs/52_pretrained.ipynb #b84f84da
 diffusers_ends = {'time.0': 'time_embedding.linear_1', 'time.2': 'time_embedding.linear_2', 'label': 'class_embedding',
                   'stem': 'conv_in', 'out.0': 'conv_norm_out', 'out.2': 'conv_out'}
@@ -245,10 +249,13 @@ def unet2d_config(c:dict) -> dict: # config.json of a UNet2DModel -> keywords of
     def need(ok, key, what):
         if not ok: raise ValueError(f"config.json: {key} must be {what} for this project's U-Net, got {c.get(key)!r}")
     for key in ('block_out_channels', 'down_block_types', 'up_block_types'): need(isinstance(c.get(key), (list, tuple)) and len(c[key]) > 0, key, 'a list')
+    for key in unet2d_defaults.keys() - {'downsample_type', 'upsample_type', 'add_attention'}: need(is_number(c[key], key == 'attention_head_dim'), key, 'a number')
+    need(all(map(is_number, c['block_out_channels'])) and min(c['block_out_channels']) > 0, 'block_out_channels', 'positive numbers')
+    need(is_number(c.get('num_class_embeds'), True), 'num_class_embeds', 'a number or null'); need(isinstance(c['add_attention'], bool), 'add_attention', 'true or false')
     for key, allowed in unet2d_must.items(): need(c.get(key, allowed[0]) in allowed, key, ' or '.join(map(repr, allowed)))
-    kinds = {'DownBlock2D': 'conv', 'AttnDownBlock2D': {'conv': 'conv', 'resnet': 'block'}.get(c['downsample_type']), 'ResnetDownsampleBlock2D': 'block'}
+    kinds = {'DownBlock2D': 'conv', 'AttnDownBlock2D': {'conv': 'conv', 'resnet': 'block'}.get(str(c['downsample_type'])), 'ResnetDownsampleBlock2D': 'block'}
     down, widths, adagn = c['down_block_types'], c['block_out_channels'], c.get('resnet_time_scale_shift', 'default') == 'scale_shift'
-    need(all(d in kinds for d in down) and len(down) == len(widths), 'down_block_types', f"one of {', '.join(kinds)} for each of block_out_channels")
+    need(all(d in [*kinds] for d in down) and len(down) == len(widths), 'down_block_types', f"one of {', '.join(kinds)} for each of block_out_channels")
     need(list(c['up_block_types']) == [d.replace('Down', 'Up') for d in reversed(down)], 'up_block_types', 'the mirror of down_block_types')
     ways = {kinds[d] for d in down[:-1]} or {'conv'}
     need(len(ways) == 1 and None not in ways and c['upsample_type'] == c['downsample_type'], 'downsample_type', "'conv' or 'resnet', alike at all levels and both ways")
@@ -273,18 +280,21 @@ def scheduler_choices(c:dict,          # scheduler_config.json
     "The diffusion of a diffusers folder. ValueError for what this project has no counterpart for."
     c = scheduler_defaults | c
     c.setdefault('variance_type', 'learned_range' if learned else 'fixed_small')
-    T, start, end = c['num_train_timesteps'], c['beta_start'], c['beta_end']
+    for key in ('num_train_timesteps', 'beta_start', 'beta_end', 'clip_sample_range'):
+        if not is_number(c[key]): raise ValueError(f"scheduler_config.json: {key} must be a number, got {c[key]!r}")
+    T, start, end, given = c['num_train_timesteps'], c['beta_start'], c['beta_end'], c['trained_betas']
+    if given is not None and not (isinstance(given, (list, tuple)) and all(map(is_number, given))): raise ValueError(f"scheduler_config.json: trained_betas must be numbers, got {given!r}")
     made = {'linear': lambda: linear_schedule(T, start, end), 'squaredcos_cap_v2': lambda: cosine_schedule(T),
             'scaled_linear': lambda: Schedule(torch.linspace(start**.5, end**.5, T, dtype=torch.float64)**2)}
     for key, table in dict(beta_schedule=made, prediction_type=predictions, variance_type=variances).items():
-        if c[key] not in table: raise ValueError(f"scheduler: {key} must be one of {', '.join(table)}, got {c[key]!r}")
+        if c[key] not in [*table]: raise ValueError(f"scheduler_config.json: {key} must be one of {', '.join(table)}, got {c[key]!r}")
     kinds = ('DDPM', 'DDIM', 'PNDM', 'LMSDiscrete', 'EulerDiscrete', 'EulerAncestralDiscrete', 'HeunDiscrete', 'DPMSolverMultistep', 'DPMSolverSinglestep', 'DEISMultistep', 'UniPCMultistep')
-    if (name := c.get('_class_name')) and name.removesuffix('Scheduler') not in kinds: raise ValueError(f"scheduler: {name} has no schedule of betas; known are {', '.join(kinds)}")
+    if (name := c.get('_class_name')) and str(name).removesuffix('Scheduler') not in kinds: raise ValueError(f"scheduler_config.json: {name} has no schedule of betas; known are {', '.join(kinds)}")
     for key in ('rescale_betas_zero_snr', 'thresholding'):
-        if c.get(key): raise ValueError(f"scheduler: {key} is not supported")
+        if c.get(key): raise ValueError(f"scheduler_config.json: {key} is not supported")
     if (c['variance_type'] == 'learned_range') != learned:
-        raise ValueError(f"scheduler: variance_type is {c['variance_type']!r}, but the network has {'twice' if learned else 'just'} as many outputs as inputs")
-    sched = made[c['beta_schedule']]() if c['trained_betas'] is None else Schedule(c['trained_betas'])
+        raise ValueError(f"scheduler_config.json: variance_type is {c['variance_type']!r}, but the network has {'twice' if learned else 'just'} as many outputs as inputs")
+    sched = made[c['beta_schedule']]() if given is None else Schedule(given)
     bound = float(c['clip_sample_range'])
     return sched, predictions[c['prediction_type']], variances[c['variance_type']], (-bound, bound) if c['clip_sample'] else None
 
