@@ -22,7 +22,7 @@ from .plot import cloud, curve, label, role_color, show_images
 from .sample import sample, timesteps, trajectory
 from .schedule import check_t, cosine_schedule, named_schedule
 
-# %% ../nbs/73_play.ipynb #d3a7bcd6
+# %% ../nbs/73_play.ipynb #e22ece7b
 def row(fig,                 # a figure, or a part of one; None: a new figure
         titles:list,         # one for each axes
        ) -> list:            # axes without clutter
@@ -45,12 +45,13 @@ def side_by_side(frame,      # frame(fig=..., **values) draws one figure
     for part, values in zip(fig.subfigures(len(shown), 1, squeeze=False)[:, 0], shown): frame(**values, fig=part)
     return fig
 
+# %% ../nbs/73_play.ipynb #991c1a19
 def png(fig) -> bytes: # a matplotlib figure
-    "A figure as a PNG file of 64 colours."
+    "A figure as a PNG file of 256 colours."
     from PIL import Image
     full, small = io.BytesIO(), io.BytesIO()
     fig.savefig(full, format='png', dpi=100)
-    Image.open(full).convert('RGB').quantize(64).save(small, format='png', optimize=True)
+    Image.open(full).convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE).save(small, format='png', optimize=True)
     return small.getvalue()
 
 # %% ../nbs/73_play.ipynb #feeebfcb
