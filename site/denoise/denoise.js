@@ -326,7 +326,7 @@ function page() {
   // The settings in words.
   function describe() {
     const { label, scale, eta, S } = settings;
-    $("scale-value").textContent = label === "any" ? "no digit asked for" : scale;
+    $("scale-value").textContent = label === "any" ? "off" : scale;
     $("scale").disabled = label === "any";
     $("eta-value").textContent = eta === 0 ? "0 · DDIM" : eta === 1 ? "1 · DDPM" : eta;
     $("steps-value").textContent = S;
