@@ -6,7 +6,7 @@
 __all__ = ['load_once', 'row', 'side_by_side', 'png', 'play', 'subjects', 'noising', 'plane', 'start', 'chains', 'classes',
            'guided']
 
-# %% ../nbs/73_play.ipynb #fdd27efa
+# %% ../nbs/73_play.ipynb #571d4ac8
 import io
 from functools import lru_cache
 import torch
@@ -22,7 +22,7 @@ from .plot import cloud, curve, label, role_color, show_images
 from .sample import sample, timesteps, trajectory
 from .schedule import check_t, cosine_schedule, named_schedule
 
-# %% ../nbs/73_play.ipynb #e22ece7b
+# %% ../nbs/73_play.ipynb #0e307506
 def row(fig,                 # a figure, or a part of one; None: a new figure
         titles:list,         # one for each axes
        ) -> list:            # axes without clutter
@@ -45,7 +45,7 @@ def side_by_side(frame,      # frame(fig=..., **values) draws one figure
     for part, values in zip(fig.subfigures(len(shown), 1, squeeze=False)[:, 0], shown): frame(**values, fig=part)
     return fig
 
-# %% ../nbs/73_play.ipynb #991c1a19
+# %% ../nbs/73_play.ipynb #1ff7d623
 def png(fig) -> bytes: # a matplotlib figure
     "A figure as a PNG file of 256 colours."
     from PIL import Image
@@ -54,7 +54,7 @@ def png(fig) -> bytes: # a matplotlib figure
     Image.open(full).convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE).save(small, format='png', optimize=True)
     return small.getvalue()
 
-# %% ../nbs/73_play.ipynb #feeebfcb
+# %% ../nbs/73_play.ipynb #91fe15a0
 def play(frame,         # frame(fig=None, **values) draws a figure and returns it
          shown:list,    # dicts of values: the rows of the still figure; the sliders start at the first
          **choices,     # a list of values for each slider
@@ -75,7 +75,7 @@ def play(frame,         # frame(fig=None, **values) draws a figure and returns i
     draw()
     return widgets.VBox([*sliders.values(), picture])
 
-# %% ../nbs/73_play.ipynb #683e0738
+# %% ../nbs/73_play.ipynb #9670e7e8
 @lru_cache
 def subjects() -> list: # pairs (x_0, z): a digit [1, 1, 8, 8], and a swiss roll [400, 2]
     "What is drowned in noise, and the noise."
@@ -98,7 +98,7 @@ def noising(schedule:str='cosine',   # 'linear' or 'cosine'
     label(curves, 't')
     return image.figure
 
-# %% ../nbs/73_play.ipynb #75c78183
+# %% ../nbs/73_play.ipynb #07bac5e3
 @lru_cache
 def plane() -> tuple: # the oracle as a Denoiser; 500 exact points; the distance of two such samples by chance
     "A swiss roll whose diffusion is known exactly."
@@ -127,7 +127,7 @@ def chains(eta:float=0.,     # share of fresh noise: 0 is DDIM, 1 is DDPM
     show_images(digits, 4, right, titles[2])
     return left.figure
 
-# %% ../nbs/73_play.ipynb #ee1d0e7c
+# %% ../nbs/73_play.ipynb #acf324fa
 @lru_cache
 def classes() -> tuple: # the denoiser of three labelled Gaussians; exact points of all [900, 2], class by class
     "Three overlapping classes in the plane."
@@ -140,8 +140,8 @@ def guided(scale:float=1.,   # 0: unconditional, 1: conditional, more: exaggerat
            y:int=3,          # the digit, 0..9; in the plane the class y modulo 3
            fig=None):        # where to draw; None: a new figure -> the figure
     "Points and digits of one class at a guidance scale (E31)."
-    (oracle, exact), taus, of = classes(), timesteps(1000, 20), lambda n, y: torch.full((n,), y)
-    k = check_t(y, 9) % 3
+    if y not in range(10): raise ValueError(f"y must be a digit 0..9, got {y!r}")
+    (oracle, exact), taus, k, of = classes(), timesteps(1000, 20), y % 3, lambda n, y: torch.full((n,), y)
     points = sample(ClassifierFreeGuidance(oracle, scale), start(300, 2), DDIM(), taus, y=of(300, k))
     digits = sample(ClassifierFreeGuidance(load_once('digits_cond'), scale), start(16, 1, 8, 8), DDIM(), taus, y=of(16, y))
     read = load_network('digits_classifier')[0](digits, of(16, 1)).argmax(1)
