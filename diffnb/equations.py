@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ledger', 'errata', 'Cell', 'printed_text', 'parts', 'read_chapters', 'ids_in', 'formulas', 'documented', 'every_cell',
            'equations', 'functions', 'assertions', 'meant_for', 'next_check', 'checks', 'missing', 'link', 'short',
-           'inline', 'proof', 'table_row', 'ledger_table', 'calls', 'rests_on']
+           'function_links', 'table_row', 'card', 'cards', 'calls', 'rests_on']
 
 # %% ../nbs/72_equations.ipynb #bed2af97
 import ast, json, re
@@ -62,7 +62,7 @@ def read_chapters(folder=None) -> dict: # where the notebooks are; None: beside 
                                 "use a checkout of the repository, or give the folder with its nbs/*.ipynb")
     return {p.name: parts(json.loads(p.read_text(encoding='utf-8'))['cells']) for p in paths}
 
-# %% ../nbs/72_equations.ipynb #286ec933
+# %% ../nbs/72_equations.ipynb #5dd0609f
 @lru_cache(maxsize=None)
 def ids_in(text:str) -> frozenset: # any text
     "The ids that it names. E33a counts as E33; a link such as [E6](20_posterior.ipynb) points elsewhere and does not count."
@@ -72,7 +72,7 @@ def ids_in(text:str) -> frozenset: # any text
 def formulas(prose:str) -> list: # of one cell -> [(ids of the tags, LaTeX)]
     "Its displayed formulas with a tag."
     blocks = re.findall(r'\$\$(.+?)\$\$', prose, re.S)
-    return [(re.findall(r'\\tag\{(E\d+)\}', block), (before if block.lstrip().startswith('=') else '') + block)
+    return [(re.findall(r'\\tag\{(E\d+)\}', block), (before.rstrip(' .,') + '$$\n\n$$' if block.lstrip().startswith('=') else '') + block)
             for before, block in zip(['', *blocks], blocks) if r'\tag' in block]
 
 @lru_cache(maxsize=None)
@@ -138,45 +138,49 @@ def missing(chapters:dict) -> dict: # as from read_chapters -> {id: what it lack
     found = {id: [what for what, find in finders.items() if not find(chapters, id)] for id in ledger}
     return {id: lacks for id, lacks in found.items() if lacks}
 
-# %% ../nbs/72_equations.ipynb #f9c04a50
+# %% ../nbs/72_equations.ipynb #2252cf7b
 def link(chapters:dict, place:tuple, text:str=None) -> str: # (chapter, index); None: chapter's number and heading
     "A Markdown link to the heading under which a cell stands."
     chapter, i = place
     section = chapters[chapter][i].section
     return f"[{text or chapter[:2] + ' ' + section}]({chapter}#{quote(section.replace(' ', '-'), safe=':,!?')})"
 
-def short(text:str, n:int=96) -> str: # any text; most characters
-    "The text as a bit of code for a table: one line, cut at a word."
+def short(text:str, n:int=90) -> str: # any text; most characters
+    "The text as a bit of code: one line, cut at a word; bars do not split a table."
     text = ' '.join(text.split())
     return '`' + (text if len(text) <= n else text[:n].rsplit(' ', 1)[0] + ' …').replace('`', "'").replace('|', r'\|') + '`'
 
-def inline(latex:str) -> str: # of a displayed formula
-    "The formula for a table: no tag, no bars, a new line at each wide gap."
-    latex = ' '.join(re.sub(r'\\tag\{\w+\}', '', latex).split()).rstrip('., ').replace(r'\|', r'\Vert ').replace('|', r'\vert ')
-    head, begin, tail = latex.partition(r'\begin')
-    lines = head.split(r'\qquad'); lines[-1] += begin + tail
-    return r'$\displaystyle ' + (latex if len(lines) == 1 else r'\begin{gathered}' + r'\\ '.join(lines) + r'\end{gathered}') + '$'
-
-# %% ../nbs/72_equations.ipynb #2192b6c8
-def proof(chapters:dict, place:tuple) -> str: # the place of a check
-    "A check in a few words: where, its first and last assertion, what it printed."
-    cell = chapters[place[0]][place[1]]
-    said = assertions(cell.source)
-    lines = [link(chapters, place) + (f' ({len(said)} assertions)' if len(said) > 2 else ''), *map(short, dict.fromkeys([said[0], said[-1]]))]
-    return '<br>'.join(lines + ['→ ' + short(line) for line in cell.printed.splitlines()[-2:] if line.strip()])
+def function_links(chapters:dict, id:str) -> list: # as in equations
+    "Links to the functions of a row, those from the equation's own chapter first."
+    computed, home = functions(chapters, id), {chapter for chapter, i in equations(chapters, id)}
+    return [link(chapters, place, f'`{name}`') for place in sorted(computed, key=lambda place: place[0] not in home) for name in computed[place]]
 
 def table_row(chapters:dict, id:str) -> str: # as in equations
-    "A row of the ledger: what, equation, chapter, functions, checks."
-    shown, computed, tested = equations(chapters, id), functions(chapters, id), checks(chapters, id)
-    at_home = sorted(computed, key=lambda place: place[0] not in {chapter for chapter, i in shown})
-    names = [link(chapters, place, f'`{name}`') for place in at_home for name in computed[place]]
-    proofs = [proof(chapters, place) for place in tested[:3]] + [f'{len(tested) - 3} more']*(len(tested) > 3)
-    columns = ('<br>'.join(map(inline, shown.values())), '<br>'.join(link(chapters, p) for p in shown), '<br>'.join(names[:6]), '<br>'.join(proofs))
-    return f'| **{id}** {ledger[id]} | ' + ' | '.join(c or '**missing**' for c in columns) + ' |'
+    "A row of the ledger: what, chapter, functions, the equation's check, what it printed."
+    where, names, tested = [link(chapters, place) for place in equations(chapters, id)], function_links(chapters, id), checks(chapters, id)
+    cell = chapters[tested[0][0]][tested[0][1]] if tested else Cell(True, '', '', '')
+    printed = cell.printed.splitlines()[-1:]
+    columns = '<br>'.join(where), '<br>'.join(names[:3]), short(max(assertions(cell.source), key=len)) if tested else ''
+    return f'| **{id}** {ledger[id]} | ' + ' | '.join([*(c or '**missing**' for c in columns), *map(short, printed)] + ['']*(not printed)) + ' |'
 
-def ledger_table(chapters:dict, ids=ledger) -> str: # as from read_chapters; which rows
-    "The ledger as a Markdown table."
-    return '\n'.join(['| what | equation | chapter | functions | checks, and what they printed |', '|---|---|---|---|---|', *(table_row(chapters, id) for id in ids)])
+# %% ../nbs/72_equations.ipynb #d7607610
+def card(chapters:dict, id:str) -> str: # as in equations
+    "A row of the ledger with its formulas, functions and first three checks, in Markdown."
+    lines = [f'**{id} · {ledger[id]}**']
+    for place, latex in equations(chapters, id).items():
+        lines += [link(chapters, place), '$$' + re.sub(r'\s*\\tag\{\w+\}', '', latex).strip() + '$$']
+    lines.append('Computed by ' + (', '.join(function_links(chapters, id)) or '**nothing: missing**') + '.')
+    proofs = []
+    for place in checks(chapters, id)[:3]:
+        cell = chapters[place[0]][place[1]]
+        said, printed = assertions(cell.source), [line for line in cell.printed.splitlines()[-2:] if line.strip()]
+        proofs.append(f'- {link(chapters, place)}, the longest of {len(said)}: ' * (len(said) > 1) or f'- {link(chapters, place)}: ')
+        proofs[-1] += ' → '.join(map(short, [max(said, key=len), *printed]))
+    return '\n\n'.join([*lines, 'Checked by' + (' **nothing: missing**' if not proofs else ''), '\n'.join(proofs)])
+
+def cards(chapters:dict, *ids) -> str: # as from read_chapters; such as 'E1', 'E2'
+    "Several cards, one below the other."
+    return '\n\n---\n\n'.join(card(chapters, id) for id in ids)
 
 # %% ../nbs/72_equations.ipynb #960a3ce6
 @lru_cache(maxsize=None)
