@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ledger', 'errata', 'Cell', 'printed_text', 'parts', 'read_chapters', 'ids_in', 'formulas', 'documented', 'every_cell',
            'equations', 'functions', 'assertions', 'meant_for', 'next_check', 'checks', 'missing', 'link', 'short',
-           'function_links', 'table_row', 'card', 'cards', 'calls', 'rests_on']
+           'quotes', 'function_links', 'table_row', 'card', 'cards', 'calls', 'rests_on']
 
 # %% ../nbs/72_equations.ipynb #bed2af97
 import ast, json, re
@@ -107,7 +107,7 @@ def assertions(source:str) -> list: # of a code cell
     found = sorted((n for n in ast.walk(ast.parse(source)) if asserts(n)), key=lambda n: (n.lineno, n.col_offset))
     return [ast.get_source_segment(source, n) for n in found]
 
-# %% ../nbs/72_equations.ipynb #4fd9825f
+# %% ../nbs/72_equations.ipynb #b56b7471
 @lru_cache(maxsize=None)
 def meant_for(source:str, before:str) -> frozenset: # a code cell; the prose right before it, or ''
     "The ids that a check names in its comments, or that the prose before it names; none for a cell without assertions."
@@ -119,15 +119,18 @@ def next_check(cells:list, i:int) -> int: # of one chapter; an index -> another 
 
 def checks(chapters:dict, id:str) -> list: # as in equations -> [(chapter, index)]
     "The cells that check this row, the equation's own check first."
-    found, computed = [], functions(chapters, id)
-    for chapter, i in equations(chapters, id):
+    found, shown, computed = [], equations(chapters, id), functions(chapters, id)
+    home = {chapter for chapter, i in shown}
+    for chapter, i in shown:
         section = chapters[chapter][i].section
         near = [k for c, k in computed if c == chapter and k > i and chapters[c][k].section == section]
-        found.append((chapter, next_check(chapters[chapter], min(near, default=i))))
+        j = next_check(chapters[chapter], min(near, default=i))
+        other = [k for k in range(i, j or i) if documented(chapters[chapter][k].source) and (chapter, k) not in computed]
+        if near or not other: found.append((chapter, j))
     for (chapter, i), cell in every_cell(chapters):
         before = chapters[chapter][i-1]
         if cell.code and id in meant_for(cell.source, '' if before.code else before.source): found.append((chapter, i))
-    found += [(chapter, next_check(chapters[chapter], i)) for chapter, i in computed]
+    found += [(c, next_check(chapters[c], k)) for c, k in sorted(computed, key=lambda place: place[0] not in home)]
     return list(dict.fromkeys(place for place in found if place[1] is not None))
 
 # %% ../nbs/72_equations.ipynb #31d0f694
@@ -138,7 +141,7 @@ def missing(chapters:dict) -> dict: # as from read_chapters -> {id: what it lack
     found = {id: [what for what, find in finders.items() if not find(chapters, id)] for id in ledger}
     return {id: lacks for id, lacks in found.items() if lacks}
 
-# %% ../nbs/72_equations.ipynb #2252cf7b
+# %% ../nbs/72_equations.ipynb #7f4db674
 def link(chapters:dict, place:tuple, text:str=None) -> str: # (chapter, index); None: chapter's number and heading
     "A Markdown link to the heading under which a cell stands."
     chapter, i = place
@@ -146,9 +149,13 @@ def link(chapters:dict, place:tuple, text:str=None) -> str: # (chapter, index); 
     return f"[{text or chapter[:2] + ' ' + section}]({chapter}#{quote(section.replace(' ', '-'), safe=':,!?')})"
 
 def short(text:str, n:int=90) -> str: # any text; most characters
-    "The text as a bit of code: one line, cut at a word; bars do not split a table."
+    "The text as a bit of code: one line, cut at a word."
     text = ' '.join(text.split())
-    return '`' + (text if len(text) <= n else text[:n].rsplit(' ', 1)[0] + ' …').replace('`', "'").replace('|', r'\|') + '`'
+    return '`' + (text if len(text) <= n else text[:n].rsplit(' ', 1)[0] + ' …').replace('`', "'") + '`'
+
+def quotes(source:str) -> list: # of a check
+    "Its first and its longest assertion."
+    return [short(a) for a in dict.fromkeys([assertions(source)[0], max(assertions(source), key=len)])]
 
 def function_links(chapters:dict, id:str) -> list: # as in equations
     "Links to the functions of a row, those from the equation's own chapter first."
@@ -159,11 +166,12 @@ def table_row(chapters:dict, id:str) -> str: # as in equations
     "A row of the ledger: what, chapter, functions, the equation's check, what it printed."
     where, names, tested = [link(chapters, place) for place in equations(chapters, id)], function_links(chapters, id), checks(chapters, id)
     cell = chapters[tested[0][0]][tested[0][1]] if tested else Cell(True, '', '', '')
-    printed = cell.printed.splitlines()[-1:]
-    columns = '<br>'.join(where), '<br>'.join(names[:3]), short(max(assertions(cell.source), key=len)) if tested else ''
-    return f'| **{id}** {ledger[id]} | ' + ' | '.join([*(c or '**missing**' for c in columns), *map(short, printed)] + ['']*(not printed)) + ' |'
+    printed = cell.printed.splitlines()[-1:]            # a bar would split a table's cell
+    columns = '<br>'.join(where), '<br>'.join(names[:3]), '<br>'.join(quotes(cell.source) if tested else [])
+    columns = [c.replace('|', r'\|') or '**missing**' for c in columns] + [short(line).replace('|', r'\|') for line in printed or ['']]
+    return f'| **{id}** {ledger[id]} | ' + ' | '.join(columns) + ' |'
 
-# %% ../nbs/72_equations.ipynb #d7607610
+# %% ../nbs/72_equations.ipynb #67c98719
 def card(chapters:dict, id:str) -> str: # as in equations
     "A row of the ledger with its formulas, functions and first three checks, in Markdown."
     lines = [f'**{id} · {ledger[id]}**']
@@ -173,9 +181,8 @@ def card(chapters:dict, id:str) -> str: # as in equations
     proofs = []
     for place in checks(chapters, id)[:3]:
         cell = chapters[place[0]][place[1]]
-        said, printed = assertions(cell.source), [line for line in cell.printed.splitlines()[-2:] if line.strip()]
-        proofs.append(f'- {link(chapters, place)}, the longest of {len(said)}: ' * (len(said) > 1) or f'- {link(chapters, place)}: ')
-        proofs[-1] += ' → '.join(map(short, [max(said, key=len), *printed]))
+        n, printed = len(assertions(cell.source)), [short(line) for line in cell.printed.splitlines()[-2:] if line.strip()]
+        proofs.append(f"- {link(chapters, place)}{f', of {n} assertions' if n > 2 else ''}: " + ' → '.join([' and '.join(quotes(cell.source)), *printed]))
     return '\n\n'.join([*lines, 'Checked by' + (' **nothing: missing**' if not proofs else ''), '\n'.join(proofs)])
 
 def cards(chapters:dict, *ids) -> str: # as from read_chapters; such as 'E1', 'E2'
