@@ -7,7 +7,7 @@ __all__ = ['ledger', 'errata', 'Cell', 'printed_text', 'parts', 'read_chapters',
            'equations', 'functions', 'assertions', 'meant_for', 'next_check', 'checks', 'missing', 'link', 'short',
            'quotes', 'function_links', 'table_row', 'card', 'cards', 'calls', 'rests_on']
 
-# %% ../nbs/72_equations.ipynb #bed2af97
+# %% ../nbs/72_equations.ipynb #4148a4f7
 import ast, json, re
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 import diffnb
 
-# %% ../nbs/72_equations.ipynb #8c2b1b70
+# %% ../nbs/72_equations.ipynb #bb7d33b8
 ledger = {                                                                          # id: what it says
     'E1': 'one step of noise', 'E2': 'all steps at once', 'E3': 'the end is pure noise', 'E4': 'Langevin dynamics',
     'E5': 'the reverse chain', 'E6': "the posterior by Bayes' rule", 'E7': "the posterior's mean and variance",
@@ -29,7 +29,7 @@ ledger = {                                                                      
     'E33': 'bits per dimension; Fréchet distance', 'E34': 'the cost of sampling', 'E35': 'four families side by side',
     'E36': 'the swiss roll and its drift', 'E37': 'stochastic differential equations'}
 
-# %% ../nbs/72_equations.ipynb #90e7f151
+# %% ../nbs/72_equations.ipynb #5f795b1f
 class Cell(NamedTuple):
     "A cell of a chapter, or the part of a prose cell under one heading."
     code:bool            # code or prose?
@@ -52,7 +52,7 @@ def parts(cells:list) -> list: # as in the file -> Cells
             if piece.strip(): found.append(Cell(code, piece, printed_text(c) if code else '', section))
     return found
 
-# %% ../nbs/72_equations.ipynb #a9a50f73
+# %% ../nbs/72_equations.ipynb #b3d16e28
 def read_chapters(folder=None) -> dict: # where the notebooks are; None: beside the package -> {file name: [Cell]}
     "All numbered chapters but this page. FileNotFoundError where there are none, as in an installed package."
     folder = Path(diffnb.__file__).parents[1]/'nbs' if folder is None else Path(folder)
@@ -62,7 +62,7 @@ def read_chapters(folder=None) -> dict: # where the notebooks are; None: beside 
                                 "use a checkout of the repository, or give the folder with its nbs/*.ipynb")
     return {p.name: parts(json.loads(p.read_text(encoding='utf-8'))['cells']) for p in paths}
 
-# %% ../nbs/72_equations.ipynb #5dd0609f
+# %% ../nbs/72_equations.ipynb #b2d390ae
 @lru_cache(maxsize=None)
 def ids_in(text:str) -> frozenset: # any text
     "The ids that it names. E33a counts as E33; a link such as [E6](20_posterior.ipynb) points elsewhere and does not count."
@@ -82,7 +82,7 @@ def documented(source:str) -> list: # of a code cell -> [(name, ids in the docst
     nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
     return [(n.name, ids_in(ast.get_docstring(n) or '')) for n in nodes]
 
-# %% ../nbs/72_equations.ipynb #e4f21a5a
+# %% ../nbs/72_equations.ipynb #f6acd511
 def every_cell(chapters:dict): # as from read_chapters -> yields (chapter, index), Cell
     "All cells of all chapters with their places."
     for chapter, cells in chapters.items():
@@ -97,7 +97,7 @@ def functions(chapters:dict, id:str) -> dict: # as in equations -> {(chapter, in
     found = {place: [name for name, ids in documented(cell.source) if id in ids] for place, cell in every_cell(chapters) if cell.code}
     return {place: names for place, names in found.items() if names}
 
-# %% ../nbs/72_equations.ipynb #ca02e9d1
+# %% ../nbs/72_equations.ipynb #772972a9
 @lru_cache(maxsize=None)
 def assertions(source:str) -> list: # of a code cell
     "The assertions of a cell as they are written; none for refusals, and none in cells that are hidden, slow, exported or not run."
@@ -107,7 +107,7 @@ def assertions(source:str) -> list: # of a code cell
     found = sorted((n for n in ast.walk(ast.parse(source)) if asserts(n)), key=lambda n: (n.lineno, n.col_offset))
     return [ast.get_source_segment(source, n) for n in found]
 
-# %% ../nbs/72_equations.ipynb #b56b7471
+# %% ../nbs/72_equations.ipynb #c2451bdf
 @lru_cache(maxsize=None)
 def meant_for(source:str, before:str) -> frozenset: # a code cell; the prose right before it, or ''
     "The ids that a check names in its comments, or that the prose before it names; none for a cell without assertions."
@@ -133,7 +133,7 @@ def checks(chapters:dict, id:str) -> list: # as in equations -> [(chapter, index
     found += [(c, next_check(chapters[c], k)) for c, k in sorted(computed, key=lambda place: place[0] not in home)]
     return list(dict.fromkeys(place for place in found if place[1] is not None))
 
-# %% ../nbs/72_equations.ipynb #31d0f694
+# %% ../nbs/72_equations.ipynb #65edff36
 def missing(chapters:dict) -> dict: # as from read_chapters -> {id: what it lacks}; empty if all is there
     "The rows of the ledger without an equation, a function that names them, or a check in a chapter that displays the equation."
     def at_home(chapters, id): return {c for c, _ in equations(chapters, id)} & {c for c, _ in checks(chapters, id)}
@@ -141,7 +141,7 @@ def missing(chapters:dict) -> dict: # as from read_chapters -> {id: what it lack
     found = {id: [what for what, find in finders.items() if not find(chapters, id)] for id in ledger}
     return {id: lacks for id, lacks in found.items() if lacks}
 
-# %% ../nbs/72_equations.ipynb #7f4db674
+# %% ../nbs/72_equations.ipynb #2f747dc8
 def link(chapters:dict, place:tuple, text:str=None) -> str: # (chapter, index); None: chapter's number and heading
     "A Markdown link to the heading under which a cell stands."
     chapter, i = place
@@ -168,10 +168,10 @@ def table_row(chapters:dict, id:str) -> str: # as in equations
     cell = chapters[tested[0][0]][tested[0][1]] if tested else Cell(True, '', '', '')
     printed = cell.printed.splitlines()[-1:]            # a bar would split a table's cell
     columns = '<br>'.join(where), '<br>'.join(names[:3]), '<br>'.join(quotes(cell.source) if tested else [])
-    columns = [c.replace('|', r'\|') or '**missing**' for c in columns] + [short(line).replace('|', r'\|') for line in printed or ['']]
+    columns = [c.replace('|', r'\|') or '**missing**' for c in columns] + [short(line).replace('|', r'\|') for line in printed] + ['']*(not printed)
     return f'| **{id}** {ledger[id]} | ' + ' | '.join(columns) + ' |'
 
-# %% ../nbs/72_equations.ipynb #67c98719
+# %% ../nbs/72_equations.ipynb #13b2d8a1
 def card(chapters:dict, id:str) -> str: # as in equations
     "A row of the ledger with its formulas, functions and first three checks, in Markdown."
     lines = [f'**{id} · {ledger[id]}**']
@@ -189,7 +189,7 @@ def cards(chapters:dict, *ids) -> str: # as from read_chapters; such as 'E1', 'E
     "Several cards, one below the other."
     return '\n\n---\n\n'.join(card(chapters, id) for id in ids)
 
-# %% ../nbs/72_equations.ipynb #960a3ce6
+# %% ../nbs/72_equations.ipynb #18090620
 @lru_cache(maxsize=None)
 def calls(source:str) -> list: # of a code cell -> [(ids in the docstring, names used in the body)]
     "What its exported functions, and the methods of its classes, use."
@@ -213,15 +213,18 @@ def rests_on(chapters:dict) -> dict: # as from read_chapters -> {id: set of ids}
         found[id] = {b for b in near | called if b in home and home[b] < home[id]}
     return found
 
-# %% ../nbs/72_equations.ipynb #1c807868
+# %% ../nbs/72_equations.ipynb #48a34b2c
 errata = {                                        # id: printed, corrected (LaTeX), and what decides
-    'X1': (r'\bar\alpha_t=\prod_{i=1}^{T}\alpha_i', r'\bar\alpha_t=\prod_{i=1}^{t}\alpha_i', 'squared mean of the chain at t, step by step'),
-    'X2': (r'x+\tfrac\epsilon2\nabla p(x)+\sqrt\epsilon\,z', r'x+\tfrac\epsilon2\nabla\log p(x)+\sqrt\epsilon\,z', 'change of the mean square at the law p itself: 0'),
-    'X3': (r'\frac{\sqrt{\bar\alpha_t}}{1-\bar\alpha_t}x_0', r'\frac{\sqrt{\bar\alpha_{t-1}}}{1-\bar\alpha_{t-1}}x_0', "mean of the posterior, by integrating Bayes' rule"),
+    'X1': (r'\bar\alpha_t=\prod_{i=1}^{T}\alpha_i', r'\bar\alpha_t=\prod_{i=1}^{t}\alpha_i', 'the squared mean of the chain at t, step by step'),
+    'X2': (r'x+\tfrac\epsilon2\nabla p(x)+\sqrt\epsilon\,z', r'x+\tfrac\epsilon2\nabla\log p(x)+\sqrt\epsilon\,z',
+           'the change of the mean square at the law p itself, which is 0'),
+    'X3': (r'\frac{\sqrt{\bar\alpha_t}}{1-\bar\alpha_t}x_0', r'\frac{\sqrt{\bar\alpha_{t-1}}}{1-\bar\alpha_{t-1}}x_0',
+           "the mean of the posterior, by integrating Bayes' rule"),
     'X4': (r'\frac{\Vert\tilde\mu-\mu_\theta\Vert^2}{2\Vert\Sigma_\theta\Vert_2^2}', r'\frac{\Vert\tilde\mu-\mu_\theta\Vert^2}{2\sigma_t^2}',
-           'divergence of the two Gaussians, from torch'),
+           'the divergence of the two Gaussians, from torch'),
     'X5': (r'f(t)=\cos(\cdot)', r'f(t)=\cos^2(\cdot)', 'the table of ᾱ in diffusers'),
-    'X6': (r'\sigma_t^2=\eta\tilde\beta_t', r'\sigma_t=\eta\sqrt{\tilde\beta_t}', 'noise of a step of diffusers at η = 0.5, in units of η = 1'),
+    'X6': (r'\sigma_t^2=\eta\tilde\beta_t', r'\sigma_t=\eta\sqrt{\tilde\beta_t}', 'the noise of a step of diffusers at η = 0.5, in units of that at η = 1'),
     'X7': (r'\bar\alpha_{t-1}', r'\bar\alpha_{\tau_{i-1}}', 'where a step from 500 to 400 must arrive, if the network is right'),
-    'X8': (r'\hat\sigma=\sigma(\eta=1)', r'\hat\sigma^2=1-\bar\alpha_{\tau_i}/\bar\alpha_{\tau_{i-1}}', 'variance that the chain adds from 100 to 200, step by step; relative'),
-    'X9': (r'\text{slided}', r'\text{sliced}', 'trace of a matrix, from slices vᵀJv along random v')}
+    'X8': (r'\hat\sigma=\sigma(\eta=1)', r'\hat\sigma^2=1-\bar\alpha_{\tau_i}/\bar\alpha_{\tau_{i-1}}',
+           'the variance that the chain adds from 100 to 200, step by step (relative)'),
+    'X9': (r'\text{slided}', r'\text{sliced}', 'the trace of a matrix, from slices vᵀJv along random v')}
