@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ledger', 'errata', 'Cell', 'printed_text', 'parts', 'read_chapters', 'ids_in', 'formulas', 'documented', 'every_cell',
            'equations', 'functions', 'assertions', 'meant_for', 'next_check', 'checks', 'missing', 'link', 'short',
-           'quotes', 'function_links', 'table_row', 'card', 'cards', 'calls', 'rests_on']
+           'quotes', 'function_links', 'table_row', 'card', 'cards', 'uses', 'users', 'rests_on']
 
 # %% ../nbs/72_equations.ipynb #4148a4f7
 import ast, json, re
@@ -62,17 +62,17 @@ def read_chapters(folder=None) -> dict: # where the notebooks are; None: beside 
                                 "use a checkout of the repository, or give the folder with its nbs/*.ipynb")
     return {p.name: parts(json.loads(p.read_text(encoding='utf-8'))['cells']) for p in paths}
 
-# %% ../nbs/72_equations.ipynb #b2d390ae
+# %% ../nbs/72_equations.ipynb #e96ae874
 @lru_cache(maxsize=None)
 def ids_in(text:str) -> frozenset: # any text
     "The ids that it names. E33a counts as E33; a link such as [E6](20_posterior.ipynb) points elsewhere and does not count."
     return frozenset(re.findall(r'(?<!\[)\b(E\d+)[a-z]?\b', text))
 
 @lru_cache(maxsize=None)
-def formulas(prose:str) -> list: # of one cell -> [(ids of the tags, LaTeX)]
+def formulas(prose:str) -> list: # of one cell -> [(tags, LaTeX)]
     "Its displayed formulas with a tag."
     blocks = re.findall(r'\$\$(.+?)\$\$', prose, re.S)
-    return [(re.findall(r'\\tag\{(E\d+)\}', block), (before.rstrip(' .,') + '$$\n\n$$' if block.lstrip().startswith('=') else '') + block)
+    return [(re.findall(r'\\tag\{(\w+)\}', block), (before.rstrip(' .,') + '$$\n\n$$' if block.lstrip().startswith('=') else '') + block)
             for before, block in zip(['', *blocks], blocks) if r'\tag' in block]
 
 @lru_cache(maxsize=None)
@@ -82,15 +82,19 @@ def documented(source:str) -> list: # of a code cell -> [(name, ids in the docst
     nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
     return [(n.name, ids_in(ast.get_docstring(n) or '')) for n in nodes]
 
-# %% ../nbs/72_equations.ipynb #f6acd511
+# %% ../nbs/72_equations.ipynb #c86f8b07
 def every_cell(chapters:dict): # as from read_chapters -> yields (chapter, index), Cell
     "All cells of all chapters with their places."
     for chapter, cells in chapters.items():
         for i, cell in enumerate(cells): yield (chapter, i), cell
 
 def equations(chapters:dict, id:str) -> dict: # as from read_chapters; such as 'E7' -> {(chapter, index): LaTeX}
-    "The displayed formulas with the tag of this id."
-    return {place: latex for place, cell in every_cell(chapters) if not cell.code for tags, latex in formulas(cell.source) if id in tags}
+    "The displayed formulas with the tag of this id; if there are none, those of its parts, such as E7a and E7b."
+    for wanted in (id, id + '[a-z]'):
+        shown = {place: [latex for tags, latex in formulas(cell.source) if any(re.fullmatch(wanted, tag) for tag in tags)]
+                 for place, cell in every_cell(chapters) if not cell.code}
+        if any(shown.values()): break
+    return {place: '$$\n\n$$'.join(blocks) for place, blocks in shown.items() if blocks}
 
 def functions(chapters:dict, id:str) -> dict: # as in equations -> {(chapter, index): [names]}
     "The exported functions and classes whose docstring names this id."
@@ -141,7 +145,7 @@ def missing(chapters:dict) -> dict: # as from read_chapters -> {id: what it lack
     found = {id: [what for what, find in finders.items() if not find(chapters, id)] for id in ledger}
     return {id: lacks for id, lacks in found.items() if lacks}
 
-# %% ../nbs/72_equations.ipynb #2f747dc8
+# %% ../nbs/72_equations.ipynb #7cd6d62f
 def link(chapters:dict, place:tuple, text:str=None) -> str: # (chapter, index); None: chapter's number and heading
     "A Markdown link to the heading under which a cell stands."
     chapter, i = place
@@ -164,10 +168,10 @@ def function_links(chapters:dict, id:str) -> list: # as in equations
 
 def table_row(chapters:dict, id:str) -> str: # as in equations
     "A row of the ledger: what, chapter, functions, the equation's check, what it printed."
-    where, names, tested = [link(chapters, place) for place in equations(chapters, id)], function_links(chapters, id), checks(chapters, id)
+    where, names, tested = [link(chapters, p) for p in equations(chapters, id)], function_links(chapters, id), checks(chapters, id)
     cell = chapters[tested[0][0]][tested[0][1]] if tested else Cell(True, '', '', '')
     printed = cell.printed.splitlines()[-1:]            # a bar would split a table's cell
-    columns = '<br>'.join(where), '<br>'.join(names[:3]), '<br>'.join(quotes(cell.source) if tested else [])
+    columns = '<br>'.join(dict.fromkeys(where[:3])), '<br>'.join(names[:3]), '<br>'.join(quotes(cell.source) if tested else [])
     columns = [c.replace('|', r'\|') or '**missing**' for c in columns] + [short(line).replace('|', r'\|') for line in printed] + ['']*(not printed)
     return f'| **{id}** {ledger[id]} | ' + ' | '.join(columns) + ' |'
 
@@ -189,27 +193,35 @@ def cards(chapters:dict, *ids) -> str: # as from read_chapters; such as 'E1', 'E
     "Several cards, one below the other."
     return '\n\n---\n\n'.join(card(chapters, id) for id in ids)
 
-# %% ../nbs/72_equations.ipynb #18090620
-@lru_cache(maxsize=None)
-def calls(source:str) -> list: # of a code cell -> [(ids in the docstring, names used in the body)]
-    "What its exported functions, and the methods of its classes, use."
-    if not documented(source): return []
-    def used(n): return {getattr(m, 'id', getattr(m, 'attr', None)) for part in n.body for m in ast.walk(part)}
-    nodes = (n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef)))
-    return [(ids_in(ast.get_docstring(n) or ''), used(n)) for n in nodes]
+# %% ../nbs/72_equations.ipynb #57d154d4
+def uses(node) -> set: # ast of a function or class
+    "The names that it uses and does not define itself, and '.name' for each method it calls."
+    inside = [m for part in node.body for m in ast.walk(part)]
+    own = {m.id for m in inside if isinstance(m, ast.Name) and isinstance(m.ctx, ast.Store)} | {m.arg for m in ast.walk(node) if isinstance(m, ast.arg)}
+    called = {'.' + m.func.attr for m in inside if isinstance(m, ast.Call) and isinstance(m.func, ast.Attribute)}
+    return {m.id for m in inside if isinstance(m, ast.Name)} - own | called
 
+@lru_cache(maxsize=None)
+def users(source:str) -> list: # of a code cell -> [(name, '.name' for a method; ids in the docstring; names used)]
+    "The functions and classes that it exports, and what they use."
+    nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.FunctionDef, ast.ClassDef))] if documented(source) else []
+    def method(n): return isinstance(n, ast.FunctionDef) and n.args.args and n.args.args[0].arg == 'self'
+    return [('.'*bool(method(n)) + n.name, ids_in(ast.get_docstring(n) or ''), uses(n)) for n in nodes]
+
+# %% ../nbs/72_equations.ipynb #17c1197c
 def rests_on(chapters:dict) -> dict: # as from read_chapters -> {id: set of ids}, in the order of the chapters
     "The earlier equations that each equation uses: named in prose on the way to it, or called by its functions."
     home, carried, found = {}, {}, {}
     for (chapter, i), cell in every_cell(chapters):
         for tags, _ in [] if cell.code else formulas(cell.source):
-            for id in tags: home.setdefault(id, (chapter, i, cell.source.index(rf'\tag{{{id}}}')))
-        for name, ids in documented(cell.source) if cell.code else (): carried[name] = carried.get(name, frozenset()) | ids
-    used = [pair for _, cell in every_cell(chapters) if cell.code for pair in calls(cell.source)]
+            for tag in tags:
+                if id := re.match(r'E\d+', tag): home.setdefault(id[0], (chapter, i, cell.source.index(rf'\tag{{{tag}}}')))
+    found_users = [user for _, cell in every_cell(chapters) if cell.code for user in users(cell.source)]
+    for name, ids, _ in found_users: carried[name] = carried.get(name, frozenset()) | ids
     for id in sorted(home, key=home.get):
         chapter, i, end = home[id]
         near = set(re.findall(r'\bE\d+', chapters[chapter][i].source[:end]))
-        called = {b for ids, names in used if id in ids for n in names for b in carried.get(n, ())}
+        called = {b for _, ids, used in found_users if id in ids for n in used for b in carried.get(n, ())}
         found[id] = {b for b in near | called if b in home and home[b] < home[id]}
     return found
 
