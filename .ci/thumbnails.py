@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A small picture of each chapter for the table on the front page: thumbnails.py [NB...]
 
-The stored figure with the most pixels in which colour varies, scaled to fit 96 by 56; nbs/thumbnails/NN_topic.png.
+The stored figure with the most pixels in which colour varies, scaled to fit; nbs/thumbnails/NN_topic.png.
 Made anew by hand when a chapter's figures change.
 """
 import base64, io, sys
@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-size = (192, 112)                     # twice what the page shows
+size = (192, 112)                     # of a cell in the table
 
 def figures(path):
     "The PNG outputs of a notebook as images."
