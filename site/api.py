@@ -27,7 +27,8 @@ def patched(f):
 
 def escape(text):
     "Plain text as Markdown, except `code`."
-    parts = re.split(r'(`[^`\n]+`)', ' '.join(text.split()))
+    quoted = re.sub(r"(?<![\w`])'([^'\s`]+)'(?![\w`])", r"`'\1'`", ' '.join(text.split()))            # 'eps' is a value, too
+    parts = re.split(r'(`[^`\n]+`)', quoted)
     return ''.join(p if i % 2 else re.sub(r'([\\`*_{}\[\]()#+.!|<>$~^:-])', r'\\\1', p) for i, p in enumerate(parts))
 
 class Module:
@@ -62,13 +63,15 @@ class Module:
         stars = {id(a.vararg): '*', id(a.kwarg): '**'}
         last = max(f.lineno, f.body[0].lineno - 1)
         for line in range(f.lineno, last + 1):
-            comment, names = self.comments.get(line), ', '.join(f"`{stars.get(id(x), '')}{x.arg}`" for x in every if x.lineno == line)
+            here = [f"`{stars.get(id(x), '')}{x.arg}`" for x in every if x.lineno == line]
+            comment, names = self.comments.get(line), ', '.join(here)
             if not comment: continue
             returns = f.returns and f.returns.lineno <= line <= f.returns.end_lineno
+            alone = line == f.lineno == last and (returns and ' -> ' not in comment or len(here) > 1)    # one line, one comment: for all of it
             if names and ' -> ' in comment:
                 given, result = comment.split(' -> ', 1)
-                rows += [(names, given), ('*returns*', result)]
-            elif names: rows.append(('' if returns and line == f.lineno else names, comment))      # one line, one comment: for all of it
+                rows += [('' if alone else names, given), ('*returns*', result)]
+            elif names: rows.append(('' if alone else names, comment))
             elif returns: rows.append(('*returns*', comment))
             elif rows: rows[-1] = rows[-1][0], f'{rows[-1][1]} {comment}'
         return '\n'.join(f'* {names} {self.text(comment)}' for names, comment in rows)

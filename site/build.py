@@ -52,7 +52,7 @@ def stage(here):
             text += f'\n<p class="colophon">This page is the notebook <a href="notebooks/{name}.ipynb" download>{name}.ipynb</a>, with its outputs as stored.</p>\n'
             if page.module: of_module[page.module] = name
         (here/f'{name}.md').write_text(text, encoding='utf-8')
-        links[name] = page.links(exported)
+        links[name] = page.links
     (here/'links.json').write_text(json.dumps(links), encoding='utf-8')
 
     (here/'api').mkdir()

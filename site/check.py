@@ -71,9 +71,9 @@ class Browser:
             '--disable-background-networking', '--disable-component-update', '--disable-sync', '--remote-debugging-port=0', '--remote-allow-origins=*', f'--user-data-dir={self.folder}',
             'about:blank'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            port = self.wait(lambda: (Path(self.folder)/'DevToolsActivePort').read_text().split()[0], 60)
+            port = self.wait(lambda: (Path(self.folder)/'DevToolsActivePort').read_text().split()[0], 240)
             tabs = self.wait(lambda: [t for t in json.load(urllib.request.urlopen(f'http://127.0.0.1:{port}/json/list', timeout=10)) if t['type'] == 'page'], 60)
-            self.socket, self.number, self.events = websocket.create_connection(tabs[0]['webSocketDebuggerUrl'], timeout=120), 0, []
+            self.socket, self.number, self.events = websocket.create_connection(tabs[0]['webSocketDebuggerUrl'], timeout=300), 0, []
             for domain in ('Page', 'Runtime', 'Network', 'Log'): self(f'{domain}.enable')
         except BaseException:
             self.close()
@@ -114,7 +114,7 @@ class Browser:
         self.events.clear()
         self('Page.navigate', url=url)
         self.wait(lambda: self.value(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url)}) && "
-                                     "(!document.querySelector('.math') || document.documentElement.dataset.typeset === 'done')"), 90)
+                                     "(!document.querySelector('.math') || document.documentElement.dataset.typeset === 'done')"), 240)
 
     def complaints(self, prefix):
         "Errors, and requests that leave `prefix`, since the page was opened."
@@ -182,7 +182,7 @@ def dynamic(site, binary, shots=None):
         home = f'http://127.0.0.1:{server.server_address[1]}/'
         for base in (home, site.as_uri() + '/'):                     # the search, from a server and from a file
             browser.open(f'{base}search.html?q=posterior')
-            browser.wait(lambda: browser.value("document.querySelectorAll('#search-results li').length > 2"), 60)
+            browser.wait(lambda: browser.value("document.querySelectorAll('#search-results li').length > 2"), 240)
             time.sleep(1)
             bad += [f'search: {c}' for c in browser.complaints(base)]
         browser.open(home)

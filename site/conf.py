@@ -17,6 +17,7 @@ html_css_files, html_js_files = ['site.css'], [('site.js', {'priority': 100})]
 html_copy_source = html_show_sourcelink = html_show_sphinx = False
 html_permalinks_icon = '#'
 html_math_renderer = 'plain'
+smartquotes_action = 'q'
 python_maximum_signature_line_length = 88
 add_module_names = False
 pygments_style, pygments_dark_style = 'site_styles.Light', 'site_styles.Dark'
@@ -42,19 +43,20 @@ def block(self, node):
     self.body.append(f'<div class="math" tabindex="0">{anchors}\\[{html.escape(node.astext().strip())}\\]</div>')
     raise nodes.SkipNode
 
-def link_code(app, page, template, context, doctree):
-    "In the code of a page, a name of the library leads to its place in the reference."
+def finish(app, page, template, context, doctree):
+    "In the code of a page, a name of the library leads to its place in the reference; and MathJax comes only where there are formulas."
     body = context.get('body') or ''
     if 'class="math"' in body: app.add_js_file('tex-svg.js', defer='defer')
-    if not body or not links.get(page): return
-    known = links[page]
+    def keep(m): return f'<span class="keep">{m[0]}</span>' if m[1] or m[2] else m[0]
+    body = re.sub(r'([(\[“‘]*)<span class="math">[^<]*</span>([.,;:!?)\]”’]*)', keep, body)     # a formula is not parted from its bracket and comma
+    known = links.get(page, {})
     def name(m):
         target = known.get(m[3])
-        return f'{m[1]}<a href="{target}" class="{m[2]}">{m[3]}</a>' if target and not m[1] else m[0]
+        return f'<a href="{target}" class="{m[2]}">{m[3]}</a>' if target and not m[1] else m[0]
     def listing(m):
         return re.sub(r'(<span class="o">\.</span>)?<span class="(n|nf|nc|fm)">(\w+)</span>(?!<span class="o">=</span>)', name, m[0])
-    context['body'] = re.sub(r'<div class="highlight-python.*?</pre>', listing, body, flags=re.S)
+    if body: context['body'] = re.sub(r'<div class="highlight-python.*?</pre>', listing, body, flags=re.S)
 
 def setup(app):
     app.add_html_math_renderer('plain', (inline, None), (block, None))
-    app.connect('html-page-context', link_code)
+    app.connect('html-page-context', finish)

@@ -97,11 +97,12 @@ def plain(heading):
 
 class Page:
     "A notebook on its way to Markdown."
-    def __init__(self, name, cells, ledger, module_names, figures):
+    def __init__(self, name, cells, ledger, modules, figures):
         self.name, self.cells, self.ledger, self.figures = name, cells, ledger, Path(figures)
         exp = [d for c in cells if c['cell_type'] == 'code' for d in directives(c['source'])[0] if d.startswith('default_exp')]
         self.module = exp[0].removeprefix('default_exp') if exp else None
-        self.public, self.count, self.section = set(module_names.get(self.module, ())), 0, plain(title(cells))
+        self.public, self.count, self.section = set(modules.get(self.module, ())), 0, plain(title(cells))
+        self.links = self.names_in_code(modules)
 
     def prose(self, text):
         "Links to notebooks become links to pages, and the ledger's numbers links to the equations."
@@ -118,6 +119,7 @@ class Page:
         def aside(part):
             if part.startswith('$$'): return f"\n\n$$\n{part.strip('$').strip()}\n$$\n\n"       # a paragraph of its own
             if m := re.fullmatch(r'\$\\tag\{(\w+)\}\$', part): return f'<span id="{m[1]}">({m[1]})</span>'
+            if (m := re.fullmatch(r'`(\w+)`', part)) and m[1] in self.links: return f'<a href="{self.links[m[1]]}"><code class="literal">{m[1]}</code></a>'
             return re.sub(r'^\[([^\]]*)\]\((\w+)\.ipynb(#[^)]*)?\)$', link, part)
         parts = ASIDE.split(text)
         return ''.join(aside(p) if i % 2 else outside(p) for i, p in enumerate(parts))
@@ -180,7 +182,7 @@ class Page:
                 else: parts.append(self.code(c))
         return '\n\n'.join(p for p in parts if p) + '\n'
 
-    def links(self, modules):
+    def names_in_code(self, modules):
         "Where in the reference a name in this page's code leads: imported or defined here, and never the name of something else."
         known, others = {n: f'api/{self.module}.html#diffnb.{self.module}.{n}' for n in self.public}, set()
         for c in self.cells:
