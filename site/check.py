@@ -6,7 +6,7 @@ they show, and no directive of nbdev is left. In headless Chromium, if there is 
 1280 pixels in light and of 390 in dark: no error, no request but of the site's own files, every formula typeset, every
 picture loaded, nothing wider than the screen. Then, from a local server, the search.
 """
-import argparse, functools, html.parser, http.server, json, os, re, shutil, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
+import argparse, functools, html.parser, http.server, json, os, re, shutil, signal, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
 from base64 import b64decode
 from pathlib import Path
 
@@ -201,6 +201,7 @@ def main():
     ap.add_argument('--static', action='store_true', help='do not look for a browser')
     ap.add_argument('--screenshots', type=Path, help='a folder for a picture of each page, at both widths and in both themes')
     args, start = ap.parse_args(), time.time()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))        # the browser goes, too
     site = args.folder.resolve()
     bad, count = static(site)
     print('files: ' + ', '.join(f'{n} {k}' for k, n in count.items()))

@@ -135,7 +135,8 @@ class Page:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(png)
             alt = html.escape(alt_text(source, self.section))
-            return (f'<div class="picture"><img src="_static/figures/{file.name}" alt="{alt}" width="{width}" height="{height}" '
+            small = ' small' if width <= 520 else ''          # fits a phone
+            return (f'<div class="picture{small}"><img src="_static/figures/{file.name}" alt="{alt}" width="{width}" height="{height}" '
                     f'style="--natural: {width}px"></div>')
         if 'text/latex' in data:
             return '$$\n' + ''.join(data['text/latex']).strip().strip('$') + '\n$$'
