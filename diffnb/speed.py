@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['kinds', 'kind_of', 'contestants', 'seconds', 'interleaved', 'Ratio', 'ratio', 'stand_in', 'Work', 'work_of', 'replay',
-           'Stopwatch', 'where', 'Contestant', 'nearest_width', 'prepare', 'step_of', 'inference_of', 'tasks',
-           'most_memory', 'report', 'fresh', 'benchmark', 'main', 'summary']
+           'Stopwatch', 'where', 'nearest_width', 'prepare', 'Contestant', 'step_of', 'inference_of', 'tasks',
+           'most_memory', 'report', 'fresh', 'summary', 'benchmark', 'main']
 
 # %% ../nbs/62_speed.ipynb #97760db7
 import argparse, json, math, os, platform, re, statistics, subprocess, sys, tempfile, time
@@ -124,6 +124,33 @@ def where(call, rounds:int=5, clock=time.perf_counter) -> dict: # a function wit
         seen.append({**watch.seconds, 'between': whole - sum(watch.seconds.values())})
     return {kind: statistics.median(s.get(kind, 0.) for s in seen[1:]) for kind in seen[-1]}
 
+# %% ../nbs/62_speed.ipynb #00c7ce08
+def nearest_width(parameters:int, make) -> int: # how many are wanted; width -> network
+    "The width, a multiple of 8, whose network comes nearest in its parameters."
+    with torch.device('meta'): count = {w: sum(p.numel() for p in make(w).parameters()) for w in range(8, 257, 8)}
+    return min(count, key=lambda w: abs(count[w] - parameters))
+
+def prepare(folder:Path,          # to write to
+            width:int=64, size:int=32, mults=(1, 2, 2), attention=(16, 8)): # channels, side of the images, of the levels; sides with attention
+    "One ADM network with random weights in each library's own files."
+    from azula.plugins import adm
+    from denoising_diffusion_pytorch import Unet
+    from diffnb.checkpoint import save
+    from diffnb.pretrained import from_guided_diffusion, to_diffusers
+    shape = dict(image_size=size, num_channels=width, channel_mult=list(mults), attention_resolutions=list(attention), num_res_blocks=2,
+                 num_head_channels=32, resblock_updown=True, use_scale_shift_norm=True)
+    net = adm.make_model(learn_var=False, **shape).backbone
+    for p in net.parameters():
+        if not p.any(): torch.nn.init.normal_(p, std=.02)                          # what starts at zero is woken up
+    torch.save(net.state_dict(), folder/'azula.pt')
+    (folder/'azula.json').write_text(json.dumps(dict(learn_var=False, **shape)))
+    model = from_guided_diffusion(net.state_dict(), **shape)
+    save(folder/'diffnb.safetensors', model)
+    to_diffusers(model, folder/'diffusers', size)
+    of = lambda w: dict(dim=w, dim_mults=tuple(mults), channels=3)
+    settings = of(nearest_width(sum(p.numel() for p in net.parameters()), lambda w: Unet(**of(w))))
+    torch.save((settings, Unet(**settings).state_dict()), folder/'ddpm.pt')
+
 # %% ../nbs/62_speed.ipynb #340cfdc4
 class Contestant(NamedTuple):
     "A library's network."
@@ -138,7 +165,7 @@ def _diffnb(folder, size):
     model = load(folder/'diffnb.safetensors')
     return Contestant(model.net, model.net, lambda n, steps: draw(model, n, (3, size, size), steps, step=DDIM()))
 
-def _azula(folder, size, keep=False):
+def _azula(folder, size):
     from azula.plugins import adm
     from azula.sample import DDIMSampler
     denoiser = adm.make_model(**json.loads((folder/'azula.json').read_text())).eval()
@@ -176,33 +203,6 @@ def _azula_keeping(folder, size):
 
 contestants = {'diffnb': _diffnb, 'azula': _azula, 'azula, keeping': _azula_keeping, 'diffusers': _diffusers, 'denoising-diffusion-pytorch': _ddpm}
 
-# %% ../nbs/62_speed.ipynb #00c7ce08
-def nearest_width(parameters:int, make) -> int: # how many are wanted; width -> network
-    "The width, a multiple of 8, whose network comes nearest in its parameters."
-    with torch.device('meta'): count = {w: sum(p.numel() for p in make(w).parameters()) for w in range(8, 257, 8)}
-    return min(count, key=lambda w: abs(count[w] - parameters))
-
-def prepare(folder:Path,          # to write to
-            width:int=64, size:int=32, mults=(1, 2, 2), attention=(16, 8)): # channels, side of the images, of the levels; sides with attention
-    "One ADM network with random weights in each library's own files."
-    from azula.plugins import adm
-    from denoising_diffusion_pytorch import Unet
-    from diffnb.checkpoint import save
-    from diffnb.pretrained import from_guided_diffusion, to_diffusers
-    shape = dict(image_size=size, num_channels=width, channel_mult=list(mults), attention_resolutions=list(attention), num_res_blocks=2,
-                 num_head_channels=32, resblock_updown=True, use_scale_shift_norm=True)
-    net = adm.make_model(learn_var=False, **shape).backbone
-    for p in net.parameters():
-        if not p.any(): torch.nn.init.normal_(p, std=.02)                          # what starts at zero is woken up
-    torch.save(net.state_dict(), folder/'azula.pt')
-    (folder/'azula.json').write_text(json.dumps(dict(learn_var=False, **shape)))
-    model = from_guided_diffusion(net.state_dict(), **shape)
-    save(folder/'diffnb.safetensors', model)
-    to_diffusers(model, folder/'diffusers', size)
-    settings = lambda w: dict(dim=w, dim_mults=tuple(mults), channels=3)
-    settings = settings(nearest_width(sum(p.numel() for p in net.parameters()), lambda w: Unet(**settings(w))))
-    torch.save((settings, Unet(**settings).state_dict()), folder/'ddpm.pt')
-
 # %% ../nbs/62_speed.ipynb #2aeaffab
 def step_of(c:Contestant, x, t, eps) -> Callable: # images, times, noise -> a function without arguments
     "One training step: error, gradient, AdamW."
@@ -224,7 +224,7 @@ def inference_of(c:Contestant, x, t) -> Callable: # images, times -> a function 
     return forward
 
 # %% ../nbs/62_speed.ipynb #c6d92e62
-def tasks(field:dict, x, t, samples:int=4, steps:int=5, device='cpu') -> dict: # {name: Contestant}; images, times; images and steps of sampling
+def tasks(field:dict, x, t, samples:int=2, steps:int=3, device='cpu') -> dict: # {name: Contestant}; images, times; images and steps of sampling
     "What is timed: {task: {name: function without arguments}}; the floors are those of 'diffnb'."
     eps = torch.randn_like(x)
     ours = field['diffnb']
@@ -252,9 +252,8 @@ def report(name:str, folder, size:int, batch:int, started:float) -> dict: # as i
     found |= {'first image': time.time() - started, 'memory at start': most_memory()}
     c.draw(batch, 2)
     found['memory of sampling'] = most_memory()
-    x, t = torch.randn(batch, 3, size, size), torch.full((batch,), 500)
-    step = step_of(c, x, t, torch.randn_like(x))
-    for _ in range(2): step()
+    step = step_of(c, torch.randn(batch, 3, size, size), torch.full((batch,), 500), torch.randn(batch, 3, size, size))
+    step(); step()
     return found | {'memory of training': most_memory()}
 
 def fresh(name:str, folder, size:int, batch:int, threads:int=1) -> dict:
@@ -264,6 +263,20 @@ def fresh(name:str, folder, size:int, batch:int, threads:int=1) -> dict:
     done = subprocess.run([sys.executable, '-m', 'diffnb.speed', *words, '--started', str(time.time())], env=env, capture_output=True, text=True)
     if done.returncode: raise RuntimeError(f"{name}: {done.stderr.strip()}")
     return json.loads(done.stdout.splitlines()[-1])
+
+# %% ../nbs/62_speed.ipynb #24af5d48
+def summary(found:dict) -> list: # of `benchmark` -> lines
+    "The ratios of a benchmark, as text."
+    lines = [f"{found['setting']['clock']} seconds, {found['setting']['threads']} threads, {found['setting']['device']}; ratios: how many times as long as diffnb, median and 95 % interval"]
+    for task, times in found['seconds'].items():
+        lines.append(f"{task}: diffnb {statistics.median(times['diffnb']):.3f} s")
+        lines += [f"  {name:28s}{ratio(times[name], times['diffnb'])}" for name in times if name != 'diffnb']
+    for name, runs in found['fresh'].items():
+        if not runs: continue
+        middle = {k: statistics.median(r[k] for r in runs) for k in runs[0]}
+        lines.append(f"{name}: ready after {middle['ready']:.1f} s, first image after {middle['first image']:.1f} s; at most "
+                     + ', '.join(f"{v/1e6:.0f} MB {k.removeprefix('memory ')}" for k, v in middle.items() if 'memory' in k))
+    return lines
 
 # %% ../nbs/62_speed.ipynb #9dbce78c
 def benchmark(width:int=64, size:int=32, batch:int=16, rounds:int=9, threads:int=2, device='cpu', clock:str='wall', names=tuple(contestants), starts:int=3) -> dict:
@@ -280,7 +293,7 @@ def benchmark(width:int=64, size:int=32, batch:int=16, rounds:int=9, threads:int
     made = tasks(field, x, t, device=device)
     if device != 'cpu': made.pop('sampling')                                       # not every library's loop moves its tables
     times = {task: interleaved(calls, rounds, device, tick) for task, calls in made.items()}
-    lists = {task: {name: where(made[task][name], 5, tick) for name in names if name in made[task]} for task in ('inference', 'training step')} if device == 'cpu' else {}
+    lists = {task: {name: where(made[task][name], 2, tick) for name in names if name in made[task]} for task in ('inference', 'training step')} if device == 'cpu' else {}
     starts = {name: [fresh(name, folder, size, batch, threads) for _ in range(starts)] for name in names if name != 'azula, keeping'} if device == 'cpu' else {}
     return dict(setting=dict(width=width, size=size, batch=batch, threads=threads, device=str(device), clock=clock, machine=platform.processor() or platform.machine(),
                              torch=torch.__version__, python=platform.python_version()),
@@ -296,28 +309,12 @@ def main(words:list=None): # of the command line
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--clock', default='wall', choices=('wall', 'cpu'), help="seconds that pass, or seconds of the processor")
     parser.add_argument('--out', help="a JSON file; else it is printed")
-    for name in ('report', 'folder'): parser.add_argument(f'--{name}', help=argparse.SUPPRESS)     # what `fresh` says to its process
-    parser.add_argument('--started', type=float, help=argparse.SUPPRESS)
+    for name, kind in dict(report=str, folder=str, started=float).items(): parser.add_argument(f'--{name}', type=kind, help=argparse.SUPPRESS)   # said by `fresh`
     a = parser.parse_args(words)
     torch.set_num_threads(a.threads)
     if a.report: return print(json.dumps(report(a.report, a.folder, a.size, a.batch, a.started)))
     found = benchmark(a.width, a.size, a.batch, a.rounds, a.threads, a.device, a.clock, starts=a.starts)
-    text = json.dumps(found, indent=1) + '\n'
-    if a.out: Path(a.out).write_text(text)
-    print('\n'.join(summary(found)) if a.out else text)
+    if a.out: Path(a.out).write_text(json.dumps(found, indent=1) + '\n')
+    print('\n'.join(summary(found)) if a.out else json.dumps(found))
 
-# %% ../nbs/62_speed.ipynb #24af5d48
-def summary(found:dict) -> list: # of `benchmark` -> lines
-    "The ratios of a benchmark, as text."
-    lines = [f"{found['setting']['clock']} seconds, {found['setting']['threads']} threads, {found['setting']['device']}; ratios: how many times as long as diffnb, median and 95 % interval"]
-    for task, times in found['seconds'].items():
-        lines.append(f"{task}: diffnb {statistics.median(times['diffnb']):.3f} s")
-        lines += [f"  {name:28s}{ratio(times[name], times['diffnb'])}" for name in times if name != 'diffnb']
-    for name, runs in found['fresh'].items():
-        middle = {k: statistics.median(r[k] for r in runs) for k in runs[0]}
-        lines.append(f"{name}: ready after {middle['ready']:.1f} s, first image after {middle['first image']:.1f} s; at most "
-                     + ', '.join(f"{v/1e6:.0f} MB {k.removeprefix('memory ')}" for k, v in middle.items() if 'memory' in k))
-    return lines
-
-# %% ../nbs/62_speed.ipynb #e2262a36
 if __name__ == '__main__' and '__file__' in globals(): main()    # as a command, not in a notebook

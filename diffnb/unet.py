@@ -282,9 +282,9 @@ def _check_images(net, x_t, picture=None):
         raise ValueError(f"the second picture must have {extra} channels, got {'none' if picture is None else list(picture.shape)}")
     return torch.cat([x_t, F.interpolate(picture.to(x_t.dtype), x_t.shape[2:], mode='bilinear')], dim=1) if extra else x_t
 
-def _pixels_last(h): # [B, C, H, W], the same
-    "The numbers of one pixel side by side in memory, as the fast convolutions want them."
-    return h.contiguous(memory_format=torch.channels_last)
+def _laid_out(h): # [B, C, H, W], the same
+    "Without gradients and from 32×32 on: the numbers of one pixel side by side in memory, which the convolutions like best."
+    return h if torch.is_grad_enabled() or h.shape[2]*h.shape[3] < 1024 else h.contiguous(memory_format=torch.channels_last)
 
 @patch
 def forward(self:UNet,
@@ -294,7 +294,7 @@ def forward(self:UNet,
             picture:torch.Tensor=None, # the second picture, [B, picture_channels, any height, any width]
            ) -> torch.Tensor:     # [B, out_channels, H, W]
     "The network's guess; ValueError for images that do not fit the network."
-    saved = [h := _pixels_last(self.stem(_check_images(self, x_t, picture)))]
+    saved = [h := _laid_out(self.stem(_check_images(self, x_t, picture)))]
     emb = _embed(self, x_t, t, y)
     for stage in self.down: saved.append(h := stage(h, emb))
     h = self.middle(h, emb)
@@ -354,7 +354,7 @@ def forward(self:EncoderUNet,
             t:torch.Tensor,       # their times, LongTensor [B] in 1..T
            ) -> torch.Tensor:     # logits, [B, num_classes]
     "One number a class; ValueError for images that do not fit the network."
-    h = _pixels_last(self.stem(_check_images(self, x_t)))
+    h = _laid_out(self.stem(_check_images(self, x_t)))
     emb = _embed(self, x_t, t, None)
     for stage in self.down: h = stage(h, emb)
     return self.out(self.middle(h, emb))
