@@ -286,6 +286,7 @@ def _laid_out(h): # [B, C, H, W], the same
     "Without gradients and from 32×32 on: the numbers of one pixel side by side in memory, which the convolutions like best."
     return h if torch.is_grad_enabled() or h.shape[2]*h.shape[3] < 1024 else h.contiguous(memory_format=torch.channels_last)
 
+# %% ../nbs/30_unet.ipynb #cdd0188f
 @patch
 def forward(self:UNet,
             x_t:torch.Tensor,     # noisy pictures, [B, in_channels, H, W]
