@@ -89,11 +89,12 @@ def _number_of_heads(channels, heads, head_channels):
 
 # %% ../nbs/30_unet.ipynb #f4860876
 def _heads(qkv, heads):
-    "[B, 3*C, N] -> q, k, v, each [B, heads, N, C/heads]."
-    B, _, N = qkv.shape
-    split = qkv.reshape(B, 3, heads, -1, N).transpose(3, 4)
-    if N >= 1024: split = split.contiguous()          # what torch's fused kernels ask for; they store no N² weights
-    return split.unbind(1)
+    "[B, N, 3*C] -> q, k, v, each [B, heads, N, C/heads], without a copy: torch's fused kernels store no N² weights."
+    B, N, _ = qkv.shape
+    return qkv.reshape(B, N, 3, heads, -1).permute(2, 0, 3, 1, 4)
+
+def _each(layer, pixels):   # a convolution that is one pixel wide; [B, N, C_in] -> [B, N, C_out]
+    return F.linear(pixels, layer.weight[:, :, 0], layer.bias)
 
 class AttentionBlock(nn.Module):
     "Every pixel looks at every other: self-attention with a shortcut, zero at the start."
@@ -110,9 +111,10 @@ class AttentionBlock(nn.Module):
         self.qkv, self.proj = nn.Conv1d(channels, 3*channels, 1), zero(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x):        # [B, C, H, W] -> [B, C, H, W]
-        pixels = self.norm(x).flatten(2)                                                 # [B, C, H*W]
-        h = F.scaled_dot_product_attention(*_heads(self.qkv(pixels), self.heads))        # [B, heads, H*W, d]
-        x = x + self.proj(h.transpose(2, 3).reshape(pixels.shape)).reshape(x.shape)
+        pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)                              # [B, H*W, C]
+        h = F.scaled_dot_product_attention(*_heads(_each(self.qkv, pixels), self.heads))     # [B, heads, H*W, d]
+        h = _each(self.proj, h.transpose(1, 2).flatten(2))                                   # [B, H*W, C]
+        x = x + h.transpose(1, 2).unflatten(2, x.shape[2:])
         return x / 2**.5 if self.rescale else x
 
 # %% ../nbs/30_unet.ipynb #270cde00
@@ -291,6 +293,11 @@ def _check_images(net, x_t, picture=None):
         raise ValueError(f"the second picture must have {extra} channels, got {'none' if picture is None else list(picture.shape)}")
     return torch.cat([x_t, F.interpolate(picture.to(x_t.dtype), x_t.shape[2:], mode='bilinear')], dim=1) if extra else x_t
 
+def _laid_out(h): # [B, C, H, W], the same
+    "Without gradients and from 32×32 on: the numbers of one pixel side by side in memory, which the convolutions like best."
+    return h if torch.is_grad_enabled() or h.shape[2]*h.shape[3] < 1024 else h.contiguous(memory_format=torch.channels_last)
+
+# %% ../nbs/30_unet.ipynb #cdd0188f
 @patch
 def forward(self:UNet,
             x_t:torch.Tensor,     # noisy pictures, [B, in_channels, H, W]
@@ -299,14 +306,14 @@ def forward(self:UNet,
             picture:torch.Tensor=None, # the second picture, [B, picture_channels, any height, any width]
            ) -> torch.Tensor:     # [B, out_channels, H, W]
     "The network's guess; ValueError for images that do not fit the network."
-    saved = [h := self.stem(_check_images(self, x_t, picture))]
+    saved = [h := _laid_out(self.stem(_check_images(self, x_t, picture)))]
     emb = _embed(self, x_t, t, y)
     for stage in self.down: saved.append(h := stage(h, emb))
     h = self.middle(h, emb)
     for stage in self.up:
         h = torch.cat([h, saved.pop()], dim=1)
         h = stage(h, emb, size=saved[-1].shape[2:] if saved else None)
-    return self.out(h)
+    return self.out(h).contiguous()
 
 # %% ../nbs/30_unet.ipynb #88c16718
 class AttentionPool(nn.Module):
@@ -325,9 +332,9 @@ class AttentionPool(nn.Module):
         pixels = x.flatten(2)
         if pixels.shape[2] + 1 != self.place.shape[1]: raise ValueError(f"the pool was built for {self.place.shape[1] - 1} pixels, got {list(x.shape)}")
         tokens = torch.cat([pixels.mean(2, keepdim=True), pixels], dim=2) + self.place
-        q, k, v = _heads(self.qkv(tokens), self.heads)
+        q, k, v = _heads(_each(self.qkv, tokens.transpose(1, 2)), self.heads)
         h = F.scaled_dot_product_attention(q[:, :, :1], k, v)                            # only the mean asks: [B, heads, 1, d]
-        return self.proj(h.transpose(2, 3).reshape(len(x), -1, 1))[:, :, 0]
+        return _each(self.proj, h.transpose(1, 2).flatten(2))[:, 0]
 
 # %% ../nbs/30_unet.ipynb #3e02e180
 class EncoderUNet(nn.Module):
@@ -359,7 +366,7 @@ def forward(self:EncoderUNet,
             t:torch.Tensor,       # their times, LongTensor [B] in 1..T
            ) -> torch.Tensor:     # logits, [B, num_classes]
     "One number a class; ValueError for images that do not fit the network."
-    h = self.stem(_check_images(self, x_t))
+    h = _laid_out(self.stem(_check_images(self, x_t)))
     emb = _embed(self, x_t, t, None)
     for stage in self.down: h = stage(h, emb)
     return self.out(self.middle(h, emb))
