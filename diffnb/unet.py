@@ -8,6 +8,7 @@ __all__ = ['timestep_embedding', 'GroupNorm', 'zero', 'ResBlock', 'AttentionBloc
 
 # %% ../nbs/30_unet.ipynb #9634d569
 import math
+from numbers import Real
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -88,11 +89,12 @@ def _number_of_heads(channels, heads, head_channels):
 
 # %% ../nbs/30_unet.ipynb #f4860876
 def _heads(qkv, heads):
-    "[B, 3*C, N] -> q, k, v, each [B, heads, N, C/heads]."
-    B, _, N = qkv.shape
-    split = qkv.reshape(B, 3, heads, -1, N).transpose(3, 4)
-    if N >= 1024: split = split.contiguous()          # what torch's fused kernels ask for; they store no N² weights
-    return split.unbind(1)
+    "[B, N, 3*C] -> q, k, v, each [B, heads, N, C/heads], without a copy: torch's fused kernels store no N² weights."
+    B, N, _ = qkv.shape
+    return qkv.reshape(B, N, 3, heads, -1).permute(2, 0, 3, 1, 4)
+
+def _each(layer, pixels):   # a convolution that is one pixel wide; [B, N, C_in] -> [B, N, C_out]
+    return F.linear(pixels, layer.weight[:, :, 0], layer.bias)
 
 class AttentionBlock(nn.Module):
     "Every pixel looks at every other: self-attention with a shortcut, zero at the start."
@@ -109,9 +111,10 @@ class AttentionBlock(nn.Module):
         self.qkv, self.proj = nn.Conv1d(channels, 3*channels, 1), zero(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x):        # [B, C, H, W] -> [B, C, H, W]
-        pixels = self.norm(x).flatten(2)                                                 # [B, C, H*W]
-        h = F.scaled_dot_product_attention(*_heads(self.qkv(pixels), self.heads))        # [B, heads, H*W, d]
-        x = x + self.proj(h.transpose(2, 3).reshape(pixels.shape)).reshape(x.shape)
+        pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)                              # [B, H*W, C]
+        h = F.scaled_dot_product_attention(*_heads(_each(self.qkv, pixels), self.heads))     # [B, heads, H*W, d]
+        h = _each(self.proj, h.transpose(1, 2).flatten(2))                                   # [B, H*W, C]
+        x = x + h.transpose(1, 2).unflatten(2, x.shape[2:])
         return x / 2**.5 if self.rescale else x
 
 # %% ../nbs/30_unet.ipynb #270cde00
@@ -196,23 +199,33 @@ def _way_up(parts, saved):
         if level: up[-1].append(parts.up(width))
     return up
 
+# %% ../nbs/30_unet.ipynb #0a0ee219
+def _number(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+def _whole(low): return f'a whole number of at least {low}', lambda v: _number(v) and v >= low and int(v) == v
+def _one_of(*values): return f"one of {', '.join(map(str, values))}", lambda v: v in values
+_switch, _positive = ('True or False', lambda v: isinstance(v, bool)), ('a positive number', lambda v: _number(v) and v > 0)
+_keywords = {k: _whole(1) for k in 'in_channels out_channels channels blocks heads head_channels groups num_classes size'.split()} | dict(
+    picture_channels=_whole(0), dropout=('a number in 0..1', lambda v: _number(v) and 0 <= v <= 1), eps=_positive,
+    scale_shift=_switch, rescale=_switch, middle_attention=_switch, label_required=_switch,
+    time_scale=_positive, time_offset=('a finite number', _number),
+    mults=('one or more positive numbers', lambda v: isinstance(v, (list, tuple)) and len(v) > 0 and all(_number(m) and m > 0 for m in v)),
+    attention=('a list of levels', lambda v: isinstance(v, (list, tuple))), resample=_one_of('conv', 'pool', 'block'),
+    pool=_one_of('adaptive', 'attention'), down_padding=_one_of(0, 1), freq_shift=_one_of(0, 1))
+
 # %% ../nbs/30_unet.ipynb #01a9335b
 def _checked(config):
     "The keywords of a network as plain lists and numbers, or a ValueError."
-    c = {k: list(v) if k in ('mults', 'attention') else v for k, v in config.items() if k not in ('self', '__class__')}
+    c = {k: v for k, v in config.items() if k not in ('self', '__class__')}
     if c.get('out_channels', 1) is None: c['out_channels'] = c['in_channels']
-    for k in ('in_channels', 'out_channels', 'channels', 'blocks', 'heads', 'head_channels', 'groups', 'num_classes', 'size', 'picture_channels'):
-        low = 0 if k == 'picture_channels' else 1
-        if c.get(k) is not None and (isinstance(c[k], (bool, str)) or c[k] < low or int(c[k]) != c[k]):
-            raise ValueError(f"{k} must be a whole number of at least {low}, got {c[k]}")
-    if not c['mults'] or min(c['mults']) <= 0: raise ValueError(f"mults must be one or more positive numbers, got {c['mults']}")
+    may_be_none = ('head_channels', 'size') + (('num_classes',) if 'out_channels' in c else ())      # a classifier has classes
+    for k, v in c.items():
+        what, fits = _keywords[k]
+        if not fits(v) and not (v is None and k in may_be_none): raise ValueError(f"{k} must be {what}, got {v!r}")
+    c |= {k: list(c[k]) for k in ('mults', 'attention')}
     if c['channels'] % 2 or any(m * c['channels'] % c['groups'] for m in c['mults']):
         raise ValueError(f"channels must be even, and at each level a multiple of groups = {c['groups']}, got {c['channels']} times {c['mults']}")
     wrong = [level for level in c['attention'] if level not in range(len(c['mults']))]
     if wrong: raise ValueError(f"attention names levels 0..{len(c['mults']) - 1}, got {wrong}")
-    allowed = dict(resample=('conv', 'pool', 'block'), pool=('adaptive', 'attention'), down_padding=(0, 1), freq_shift=(0, 1))
-    for k in allowed:
-        if k in c and c[k] not in allowed[k]: raise ValueError(f"{k} must be one of {', '.join(map(str, allowed[k]))}, got {c[k]!r}")
     return c
 
 # %% ../nbs/30_unet.ipynb #ce4a2e59
@@ -263,7 +276,7 @@ class UNet(nn.Module):
                  middle_attention:bool=True,                 # attention at the bottom
                  down_padding:int=1, freq_shift:int=0,       # 0 and 1 in DDPM's own networks: see Downsample, timestep_embedding
                  time_offset:int=0, time_scale:float=1.,     # the network's clock shows (t + offset) * scale
-                 label_required:bool=False,                  # refuse to guess without a label
+                 label_required:bool=False,                  # refuse to guess without a label (-1 is noticed on a CPU only: a GPU would have to stop for it)
                  picture_channels:int=0): # channels of a second picture that is shown along, such as a small one to be enlarged
         super().__init__()
         self.config = _checked(locals())
@@ -280,6 +293,11 @@ def _check_images(net, x_t, picture=None):
         raise ValueError(f"the second picture must have {extra} channels, got {'none' if picture is None else list(picture.shape)}")
     return torch.cat([x_t, F.interpolate(picture.to(x_t.dtype), x_t.shape[2:], mode='bilinear')], dim=1) if extra else x_t
 
+def _laid_out(h): # [B, C, H, W], the same
+    "Without gradients and from 32×32 on: the numbers of one pixel side by side in memory, which the convolutions like best."
+    return h if torch.is_grad_enabled() or h.shape[2]*h.shape[3] < 1024 else h.contiguous(memory_format=torch.channels_last)
+
+# %% ../nbs/30_unet.ipynb #cdd0188f
 @patch
 def forward(self:UNet,
             x_t:torch.Tensor,     # noisy pictures, [B, in_channels, H, W]
@@ -288,14 +306,14 @@ def forward(self:UNet,
             picture:torch.Tensor=None, # the second picture, [B, picture_channels, any height, any width]
            ) -> torch.Tensor:     # [B, out_channels, H, W]
     "The network's guess; ValueError for images that do not fit the network."
-    saved = [h := self.stem(_check_images(self, x_t, picture))]
+    saved = [h := _laid_out(self.stem(_check_images(self, x_t, picture)))]
     emb = _embed(self, x_t, t, y)
     for stage in self.down: saved.append(h := stage(h, emb))
     h = self.middle(h, emb)
     for stage in self.up:
         h = torch.cat([h, saved.pop()], dim=1)
         h = stage(h, emb, size=saved[-1].shape[2:] if saved else None)
-    return self.out(h)
+    return self.out(h).contiguous()
 
 # %% ../nbs/30_unet.ipynb #88c16718
 class AttentionPool(nn.Module):
@@ -314,9 +332,9 @@ class AttentionPool(nn.Module):
         pixels = x.flatten(2)
         if pixels.shape[2] + 1 != self.place.shape[1]: raise ValueError(f"the pool was built for {self.place.shape[1] - 1} pixels, got {list(x.shape)}")
         tokens = torch.cat([pixels.mean(2, keepdim=True), pixels], dim=2) + self.place
-        q, k, v = _heads(self.qkv(tokens), self.heads)
+        q, k, v = _heads(_each(self.qkv, tokens.transpose(1, 2)), self.heads)
         h = F.scaled_dot_product_attention(q[:, :, :1], k, v)                            # only the mean asks: [B, heads, 1, d]
-        return self.proj(h.transpose(2, 3).reshape(len(x), -1, 1))[:, :, 0]
+        return _each(self.proj, h.transpose(1, 2).flatten(2))[:, 0]
 
 # %% ../nbs/30_unet.ipynb #3e02e180
 class EncoderUNet(nn.Module):
@@ -348,7 +366,7 @@ def forward(self:EncoderUNet,
             t:torch.Tensor,       # their times, LongTensor [B] in 1..T
            ) -> torch.Tensor:     # logits, [B, num_classes]
     "One number a class; ValueError for images that do not fit the network."
-    h = self.stem(_check_images(self, x_t))
+    h = _laid_out(self.stem(_check_images(self, x_t)))
     emb = _embed(self, x_t, t, None)
     for stage in self.down: h = stage(h, emb)
     return self.out(self.middle(h, emb))
