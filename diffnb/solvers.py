@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['grids', 'samplers', 'exponential_weights', 'predict', 'not_negative', 'raised', 'half_fall', 'Heun', 'Past',
-           'version', 'DPMSolver', 'corrector_weights', 'UniPC', 'solver_times', 'Sampler', 'sampler']
+           'version', 'DPMSolver', 'corrector_weights', 'UniPC', 'first_level', 'solver_times', 'Sampler', 'sampler']
 
 # %% ../nbs/35_solvers.ipynb #9751f898
 import copy, math
@@ -138,6 +138,12 @@ class UniPC(DPMSolver):
 # %% ../nbs/35_solvers.ipynb #fcd726e6
 grids = (*spacings, 'log_snr', 'edm')
 
+def first_level(sched) -> int: # a Schedule or Process -> time
+    "The first time from which on x_t cannot be told from x_T: hardly any data, and the same size (of data of variance 1)."
+    size = (sched.a[1:]**2 + sched.b[1:]**2).sqrt()
+    like_end = (sched.b[1:] >= .999*size) & ((size/size[-1] - 1).abs() <= .001)
+    return min(sched.T, 1 + sched.T - int(like_end.flip(0).long().cumprod(0).sum()))
+
 def solver_times(sched,                     # a Schedule or Process
                  S:int,                     # steps to take, 1..T
                  spacing:str='edm',         # one of `grids`
@@ -145,17 +151,17 @@ def solver_times(sched,                     # a Schedule or Process
                 ) -> list:                  # S decreasing ints in 1..T, then 0
     "Times to stop at, spread evenly in time, in ln σ or in σ^(1/7) (Karras et al. 2022), rounded to whole times."
     if spacing not in grids: raise ValueError(f"unknown spacing {spacing!r}: choose from {', '.join(grids)}")
+    if S is None: raise ValueError(f"the number of steps must be a whole number in 1..{sched.T}, got None")
     taus = timesteps(sched.T, S, spacing if spacing in spacings else 'trailing')
+    levels = (sched.b[1:] / sched.a[1:]).log(); top = levels[first_level(sched) - 1]
+    if sigma_min is not None and not (isinstance(sigma_min, Real) and 0 < sigma_min <= top.exp()):
+        raise ValueError(f"sigma_min must be a number above 0, at most {top.exp():.4g} where the grid begins, got {sigma_min!r}")
     if spacing in spacings: return taus
-    levels = (sched.b[1:] / sched.a[1:]).log()
-    top = levels[min(int((sched.b[1:] < .999*sched.prior_std).sum()), sched.T - 1)]
-    bottom = levels[0].clamp(min=math.log(1/S if sigma_min is None else sigma_min)).clamp(max=top)
-    u = torch.linspace(1, 0, S, dtype=torch.float64) if S > 1 else torch.ones(1, dtype=torch.float64)        # upwards in time
-    goal = bottom + (1 - u)*(top - bottom) if spacing == 'log_snr' else 7*((1 - u)*(top/7).exp() + u*(bottom/7).exp()).log()
-    if S == 1: goal = top[None]
-    up = (levels[:, None] - goal).abs().argmin(0) + 1
-    i = torch.arange(S)
-    up = torch.maximum(up, (up - i).cummax(0).values + i)       # no time twice
+    bottom = levels[0].clamp(min=math.log(sigma_min or 1/S)).clamp(max=top)
+    u = torch.linspace(0, 1, S, dtype=torch.float64)                # downwards in noise; only 0 if S is 1
+    goal = top + u*(bottom - top) if spacing == 'log_snr' else 7*((1 - u)*(top/7).exp() + u*(bottom/7).exp()).log()
+    up, i = (levels[:, None] - goal.flip(0)).abs().argmin(0) + 1, torch.arange(S)
+    up = torch.maximum(up, (up - i).cummax(0).values + i)           # no time twice
     return [*torch.minimum(up, sched.T - i.flip(0)).flip(0).tolist(), 0]
 
 # %% ../nbs/35_solvers.ipynb #b1f7b98f
@@ -168,8 +174,8 @@ class Sampler(NamedTuple):
 
 samplers = {'ddpm': Sampler(lambda S: DDPM(), 'trailing', 1),
             'ddim': Sampler(lambda S: DDIM(), 'trailing', 1),
-            'heun': Sampler(lambda S: Heun(), 'edm', 3, twice=True),
-            'heun_churn': Sampler(lambda S: Heun(min(40/S, 2**.5 - 1)), 'edm', 3, twice=True),      # EDM's S_churn = 40
+            'heun': Sampler(lambda S: Heun(), 'log_snr', 3, twice=True),
+            'heun_churn': Sampler(lambda S: Heun(min(40/S, 2**.5 - 1)), 'log_snr', 3, twice=True),      # EDM's S_churn = 40
             'dpmpp2m': Sampler(lambda S: DPMSolver(), 'edm', 3),
             'dpmpp2m_sde': Sampler(lambda S: DPMSolver(1.), 'trailing', 3),
             'unipc': Sampler(lambda S: UniPC(), 'edm', 2)}
@@ -182,7 +188,8 @@ def sampler(name:str,            # a key of `samplers`
     "A sampler by its name, with the times it stops at."
     if name not in samplers: raise ValueError(f"unknown sampler {name!r}: choose from {', '.join(samplers)}")
     kind = samplers[name]
-    if isinstance(calls, bool) or int(calls) != calls or calls < kind.fewest:
-        raise ValueError(f"{name} needs a whole number of network calls, at least {kind.fewest}, got {calls}")
-    S = (calls + 1)//2 if kind.twice else int(calls)
+    most = 2*sched.T if kind.twice else sched.T
+    if not isinstance(calls, Integral) or isinstance(calls, bool) or not kind.fewest <= calls <= most:
+        raise ValueError(f"{name} needs a whole number of network calls, at least {kind.fewest} and here at most {most}, got {calls!r}")
+    S = (calls + 1)//2 if kind.twice else calls
     return kind.make(S), solver_times(sched, S, spacing or kind.spacing)
