@@ -14,9 +14,11 @@ from torch import nn
 from .schedule import Schedule, check_t, like
 from .posterior import posterior_coefficients
 
-# %% ../nbs/22_denoiser.ipynb #d1736d10
+# %% ../nbs/22_denoiser.ipynb #669021e9
 @lru_cache(maxsize=16384)
-def kept(weights, *arguments): return weights(*arguments)
+def kept(weights, *arguments) -> tuple: # as in `weights_of`
+    "weights(*arguments), made once."
+    return weights(*arguments)
 
 def weights_of(x:torch.Tensor,       # [B, ...]
                weights,              # a function of a schedule and times that gives float64 numbers, like sched.signal(t)

@@ -187,8 +187,7 @@ def sampler(name:str,            # a key of `samplers`
            ) -> tuple:           # step, taus: for `sample`. ValueError for an unknown name or too few calls
     "A sampler by its name, with the times it stops at."
     if name not in samplers: raise ValueError(f"unknown sampler {name!r}: choose from {', '.join(samplers)}")
-    kind = samplers[name]
-    most = 2*sched.T if kind.twice else sched.T
+    kind = samplers[name]; most = sched.T * (1 + kind.twice)
     if not isinstance(calls, Integral) or isinstance(calls, bool) or not kind.fewest <= calls <= most:
         raise ValueError(f"{name} needs a whole number of network calls, at least {kind.fewest} and here at most {most}, got {calls!r}")
     S = (calls + 1)//2 if kind.twice else calls
