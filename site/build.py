@@ -2,9 +2,9 @@
 """Make the site: python site/build.py [folder]
 
 From the notebooks as they are stored (nothing is executed) and the modules as they are written (nothing is
-imported), into _site unless another folder is named. Any warning is an error. Needs `pip install -e '.[site]'`.
+imported, but for the page that denoises: its weights come out of the package), into _site unless another folder is named. Any warning is an error. Needs `pip install -e '.[site]'`.
 """
-import json, shutil, sys, tempfile, time
+import json, shutil, subprocess, sys, tempfile, time
 from importlib.metadata import files
 from pathlib import Path
 
@@ -34,7 +34,10 @@ def stage(here):
     (here/'extra/notebooks').mkdir(parents=True)
     demo = root/'site/denoise'
     has_try = (demo/'index.html').exists()
-    if has_try: shutil.copytree(demo, here/'extra/denoise', ignore=shutil.ignore_patterns('*.py', '__pycache__', '.*', '*.md'))
+    if has_try:
+        shutil.copytree(demo, here/'extra/denoise', ignore=shutil.ignore_patterns('*.py', '__pycache__', '.*', '*.md'))
+        subprocess.run([sys.executable, demo/'export.py', here/'extra/denoise'], check=True)                    # the weights, for a browser
+    shutil.copytree(root/'nbs/thumbnails', here/'thumbnails')
 
     pages = {p.stem: notebooks.read(p) for p in notebooks.chapters(root/'nbs')}
     index = notebooks.read(root/'nbs/index.ipynb')
