@@ -19,7 +19,7 @@ def parameter_count(net) -> int: # any network
 def flop_count(net,              # a UNet or an EncoderUNet; on the meta device, too
                size,             # side of the pictures, or (height, width)
               ) -> int:          # multiplications and additions for one picture
-    "Work of one network call in its convolutions, linear layers and attention (E32); norms and activations are not counted."
+    "Work of one network call in its convolutions, linear layers and attention; norms and activations are not counted."
     c, device = net.config, next(net.parameters()).device
     size = (size, size) if isinstance(size, int) else size
     one = torch.ones(1, dtype=torch.long, device=device)

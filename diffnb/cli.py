@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'console', 'plain', 'console_script', 'command_line',
-           'integers', 'labels_of', 'quality', 'new_network', 'new_model', 'report', 'train_cli', 'check_file',
-           'load_for', 'labels_for', 'guided', 'write_array_file', 'read_array_file', 'gathered', 'leave', 'sample_cli',
-           'plot_file', 'bits', 'reference_for', 'eval_cli']
+           'integers', 'labels_of', 'quality', 'check_pixels', 'new_network', 'new_model', 'report', 'train_cli',
+           'check_file', 'load_for', 'labels_for', 'guided', 'write_array_file', 'read_array_file', 'gathered', 'leave',
+           'sample_cli', 'plot_file', 'bits', 'reference_for', 'eval_cli']
 
 # %% ../nbs/70_cli.ipynb #3afb153e
 import inspect, json, math, os, shlex, sys, time
@@ -85,27 +85,29 @@ def quality(model, data,        # a Denoiser; the data set to compare with
             x=None,             # samples to judge [n, ...]; drawn if None
             n:int=None,         # how many to draw; None: as many as there are examples, at most 10000
             steps:int=50, seed:int=0, batch_size:int=512, progress:bool=False, # of `draw`; steps: network calls
-            sampler:str='ddpm') -> dict: # a key of `samplers`
-    "Distance of samples from the data, with everything needed to repeat the measurement."
-    from diffnb.distance import energy_distance, frechet_distance
+            sampler:str='ddpm', # a key of `samplers`
+            features='pixels', weights=None, resize:str='antialias', # see `features_of`
+            cache=None) -> dict: # file of the data's statistics, read if it is there, else written
+    "Distance of samples from the data, with everything needed to repeat the measurement (E33)."
+    from diffnb.distance import energy_distance
+    from diffnb.metrics import check_enough, evaluate, features_of
     from diffnb.solvers import sampler as make_sampler
     from diffnb.train import draw
-    size = min(len(data), 10_000)
-    if (numbers := math.prod(data.shape)) > 4096:
-        raise ValueError(f"the Fréchet distance of {numbers} raw pixels is out of reach: at most 4096 numbers an example")
-    reference, started = data.tensor(size), time.perf_counter()
+    if features == 'pixels': check_pixels(data.shape)
+    judge, started = features_of(features, weights, 'cpu' if model is None else next(model.parameters()).device, resize), time.perf_counter()
     how = dict(steps=steps, sampler=sampler, seed=seed, batch_size=batch_size) if x is None else {}
     if x is None:
         step, taus = make_sampler(sampler, model.sched, steps)
-        n = size if n is None else n
+        n = min(len(data), 10_000) if n is None else n
+        if features == 'pixels': check_enough(n, math.prod(data.shape), 'samples')         # before they are drawn
         x = draw(model, n, data.shape, taus, seed, batch_size, progress=progress, step=step, **labels_of(model.net, data, n))
-    seconds = time.perf_counter() - started
-    if data.levels: x = ((x.clamp(-1, 1) + 1)*127.5).round()/127.5 - 1             # as a file of bytes would have it
-    distance = frechet_distance(x + 1, reference + 1)
-    result = dict(frechet_distance=distance, space=f"raw {'pixels scaled to 0..2' if data.levels else 'coordinates'}, {numbers} numbers",
-                  n_samples=len(x), reference=data.name, n_reference=size, **how)
-    if not data.levels: result['energy_distance'] = energy_distance(x, reference)
-    return result | (dict(sampling_seconds=round(seconds, 2)) if how else {})
+        how['sampling_seconds'] = round(time.perf_counter() - started, 2)
+    points = {} if data.levels else dict(energy_distance=energy_distance(x, data.tensor(min(len(data), 10_000))))
+    return evaluate(x, data, judge, keep=2000, cache=cache) | points | how
+
+def check_pixels(shape:tuple): # of an example
+    "ValueError if the Fréchet distance of so many raw numbers is out of reach."
+    if (numbers := math.prod(shape)) > 4096: raise ValueError(f"the Fréchet distance of {numbers} raw pixels is out of reach, at most 4096 numbers an example: choose --features inception or classifier")
 
 # %% ../nbs/70_cli.ipynb #60077100
 def new_network(data, channels:int, mults:list, blocks:int, attention:list, dropout:float, variance:str, conditional:bool=False): # data set; options of `train_cli`
@@ -136,13 +138,15 @@ def report(run, data, command:str, n_eval:int=None): # what `train` returned, th
     from diffnb.checkpoint import versions, write_atomic
     metrics = dict(data=data.name, steps=run.log[-1]['step'], final_loss=sum(r['loss'] for r in run.log[-5:])/len(run.log[-5:]),
                    seconds=run.log[-1]['seconds'], parameters=parameter_count(run.model), command=command, **versions())
+    if hasattr(data, 'bad'): metrics['unreadable_images'] = int(data.bad.sum())
     if n_eval != 0:
         try: metrics['quality'] = quality(run.model, data, n=n_eval, progress=True)
         except ValueError as e: metrics['quality'] = f"not measured: {e}"
     write_atomic(run.out/'metrics.json', (json.dumps(metrics, indent=2, ensure_ascii=False) + '\n').encode())
     q = metrics.get('quality')
     print(f"\ntrained {metrics['steps']} steps in {metrics['seconds']:.0f} s, loss {metrics['final_loss']:.4f}"
-          + (f"\nFréchet distance {q['frechet_distance']:.3f} ({q['n_samples']} samples against {q['n_reference']} of {q['reference']}; {q['space']})" if isinstance(q, dict) else ''))
+          + (f"\nFréchet distance {q['frechet_distance']:.3f} of raw {'pixels' if data.levels else 'coordinates'} ({q['samples']['n']} samples against {q['reference']['n']} of {q['reference']['name']})" if isinstance(q, dict) else ''))
+    if bad := metrics.get('unreadable_images'): print(f"{bad} of {len(data)} images could not be read; others took their places")
     for name, what in {'model.safetensors': 'the model, and all that resuming needs', 'samples.png': 'samples',
                        'loss.png': 'loss curve, from log.csv', 'metrics.json': 'these numbers'}.items():
         if (run.out/name).exists(): print(f"  {run.out/name}  {what}")
@@ -156,6 +160,7 @@ def train_cli(
     data:str='digits',           # data set: digits, swiss_roll, moons, rings, mnist, fashion_mnist, cifar10, celeba, or a folder of images
     root:str=None,               # folder that holds the published files, or gets them (default: ~/.cache/diffnb)
     image_size:int=None,         # resize images to this many pixels a side (default: leave them)
+    unreadable:float=.01,        # share of a folder's images that may be unreadable; others take their places
     out:str=None,                # run folder (default: runs/<data>)
     resume:bool=False,           # continue the run in --out; all other options as before
     steps:int=2200,              # optimizer steps
@@ -179,9 +184,13 @@ def train_cli(
     attention:str=None,          # U-Net levels with attention, 0 the finest, such as 1,2 (default: the middle only)
     seed:int=0,                  # of initial weights, order of the data and noise
     mixed_precision:str='no',    # no, bf16 or fp16
+    checkpointing:bool=False,    # less memory for a third more work: activations within a block are computed twice
+    compile:bool=False,          # torch.compile: a slow start, then faster steps; needs a C++ compiler on a CPU
     cpu:bool=False,              # leave a GPU alone
     sample_every:int=500,        # steps between sample pictures
     save_every:int=500,          # steps between checkpoints
+    keep_every:int=None,         # steps between checkpoints that stay, as step_0000500.safetensors (default: none stays)
+    tensorboard:bool=False,      # the log as TensorBoard curves, too
     n_eval:int=None,             # samples for the Fréchet distance at the end, 0 for none (default: as many as examples, at most 10000)
 ):
     "Train a diffusion model; without options, on 1797 handwritten digits, in about two minutes on two cores."
@@ -194,14 +203,14 @@ def train_cli(
     if label_dropout and not conditional: raise ValueError("--label_dropout needs --conditional")
     if n_eval is not None and (n_eval < 0 or n_eval == 1):
         raise ValueError(f"--n_eval must be 0 or at least 2, got {n_eval}")
-    examples = load_data(data, root, image_size=image_size)
+    examples = load_data(data, root, image_size=image_size, unreadable=unreadable)
     torch.manual_seed(seed)
     network = new_network(examples, channels, integers(mults, 'mults'), blocks,
                           integers(attention or '', 'attention'), dropout, variance, conditional)
     model = new_model(network, examples, schedule, T, predicts, variance)
     first = rank_and_world()[0] == 0
     if first: print(f"{examples.name}: {len(examples)} examples of {'×'.join(map(str, examples.shape))}; {type(network).__name__} with {parameter_count(network):,} parameters; {steps} steps of {batch_size}; writing to {out}", flush=True)
-    run = train(model, examples, out, resume, command=command, cpu=cpu, sample_every=sample_every, save_every=save_every, steps=steps, batch_size=batch_size,
+    run = train(model, examples, out, resume, command=command, cpu=cpu, sample_every=sample_every, save_every=save_every, keep_every=keep_every, checkpointing=checkpointing, compile=compile, tensorboard=tensorboard, steps=steps, batch_size=batch_size,
                 accumulate=accumulate, lr=lr, warmup=warmup, ema=ema, weight_decay=weight_decay, clip_norm=clip_norm, label_dropout=label_dropout, seed=seed, mixed_precision=mixed_precision)
     leave()
     if first: report(run, examples, command, n_eval)
@@ -220,14 +229,20 @@ def check_file(out, kinds:tuple, option:str='--out') -> Path: # file to write, e
         raise ValueError(f"{out} exists and is not a {out.suffix[1:]} file: it stays as it is")
     return out
 
-def load_for(run, cpu:bool): # run folder, file or shipped name; leave a GPU alone?
+def load_for(run, cpu:bool): # run folder, file or shipped name, or a diffusers pipeline folder; leave a GPU alone?
     "A model and what its checkpoint says about the data."
     import torch
     from diffnb.checkpoint import load, read_meta
+    device, pipeline = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() and not cpu else 'cpu', Path(run).expanduser()/'unet'/'config.json'
+    if pipeline.is_file():
+        from diffnb.pretrained import from_diffusers
+        model, size = from_diffusers(run).to(device), json.loads(pipeline.read_text()).get('sample_size')
+        h, w = size if isinstance(size, list) else (size, size)
+        return model, dict(data=dict(name=None, shape=[model.net.config['in_channels'], h, w]), config=None)
     meta = read_meta(run)
     if not isinstance(meta['data'], dict) or not meta['data'].get('shape'):
         raise ValueError(f"{run} does not say what data its model was trained on")
-    return load(run, f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() and not cpu else 'cpu'), meta
+    return load(run, device), meta
 
 # %% ../nbs/70_cli.ipynb #5a34e632
 def labels_for(net, meta:dict, n:int, label:str=None) -> tuple: # a network, its checkpoint's JSON, how many samples, the option
@@ -325,7 +340,7 @@ def leave():
 # %% ../nbs/70_cli.ipynb #ac4a4ab5
 @console
 def sample_cli(
-    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_cond, digits_learned, digits_ncsn
+    run:str,                     # run folder, checkpoint file, a diffusers pipeline folder, or the name of a model that comes with diffnb: digits, digits_cond, digits_learned, digits_ncsn, fashion_mnist
     n:int=64,                    # how many samples
     sampler:str='ddpm',          # ddpm, ddim, heun, heun_churn, dpmpp2m, dpmpp2m_sde or unipc
     steps:int=50,                # network calls for each, at most the model's T
@@ -387,13 +402,14 @@ def bits(model, data, plot:Path, calls:int=10_000, steps:int=None, seed:int=0, b
                 n_images=len(x0), network_calls=found.calls, picture=str(plot))
 
 # %% ../nbs/70_cli.ipynb #d03ae28e
-def reference_for(about:dict, data:str=None, root:str=None): # a checkpoint's data entry; options of `eval_cli`
+def reference_for(about:dict, data:str=None, root:str=None, test:bool=False): # a checkpoint's data entry; options of `eval_cli`
     "The data set to compare with, of the size the model was trained for. ValueError if the shapes cannot agree."
     from diffnb.data import load_data
+    if not (data or about['name']): raise ValueError("--data is needed: it is not written here what this model was trained on")
     shape = tuple(about['shape'])
-    examples = load_data(data or about['name'], root)
+    examples = load_data(data or about['name'], root, not test)
     if examples.shape != shape and len(shape) == 3:
-        examples = load_data(data or about['name'], root, image_size=shape[-1])
+        examples = load_data(data or about['name'], root, not test, shape[-1])
     if examples.shape != shape:
         raise ValueError(f"the model makes examples of the shape {list(shape)}, but {examples.name} has {list(examples.shape)}")
     return examples
@@ -401,14 +417,19 @@ def reference_for(about:dict, data:str=None, root:str=None): # a checkpoint's da
 # %% ../nbs/70_cli.ipynb #22ed7366
 @console
 def eval_cli(
-    run:str,                     # run folder, checkpoint file, or the name of a model that comes with diffnb: digits, digits_cond, digits_learned, digits_ncsn
+    run:str,                     # run folder, checkpoint file, a diffusers pipeline folder, or the name of a model that comes with diffnb: digits, digits_cond, digits_learned, digits_ncsn, fashion_mnist
     data:str=None,               # data set to compare with (default: the one the model was trained on)
     root:str=None,               # folder that holds its files (default: ~/.cache/diffnb)
+    test:bool=False,             # its test part instead of the one trained on
     n:int=None,                  # samples to draw (default: as many as examples, at most 10000)
     sampler:str='ddpm',          # ddpm, ddim, heun, heun_churn, dpmpp2m, dpmpp2m_sde or unipc
     steps:int=50,                # network calls for each
     seed:int=0,                  # of the noise
     batch_size:int=512,          # samples at once
+    features:str='pixels',       # what the Fréchet distance sees: pixels, classifier or inception
+    weights:str=None,            # of the classifier: digits_features, fashion_mnist_features or a file; of Inception: a file (default: torchmetrics downloads it)
+    resize:str='antialias',      # to Inception's 299 pixels: antialias, or tensorflow as in the first FIDs
+    cache:str=None,              # .safetensors file of the data's statistics, read if it is there, else written
     samples:str=None,            # judge this .npz file of diffnb_sample instead of drawing
     bpd:bool=False,              # also the bound on bits/dim of the data (those it was trained on, unless --data says otherwise), its parts, and a picture
     bpd_calls:int=10_000,        # network calls for it
@@ -417,19 +438,21 @@ def eval_cli(
     out:str=None,                # .json file for the result, besides showing it
     cpu:bool=False,              # leave a GPU alone
 ):
-    "Measure a model: Fréchet distance in raw pixel space, and a bound on bits/dim. The result is shown as JSON."
+    "Measure a model: Fréchet distance, precision, recall, copying, and a bound on bits/dim. The result is shown as JSON."
     from diffnb.checkpoint import versions, write_atomic
+    from diffnb.metrics import features_of
     from diffnb.solvers import sampler as make_sampler
     command = command_line(eval_cli, locals())
     if out is not None: out = check_file(out, ('.json',))
     if n is not None and n < 2: raise ValueError(f"--n must be at least 2, got {n}")
     model, meta = load_for(run, cpu)
-    examples = reference_for(meta['data'], data, root)
+    examples = reference_for(meta['data'], data, root, test)
     make_sampler(sampler, model.sched, steps)             # a ValueError now rather than after the bits
+    features_of(features, weights, resize=resize)
     if not bpd and (plot is not None or bpd_steps is not None): raise ValueError("--plot and --bpd_steps need --bpd")
     x = None if samples is None else read_array_file(samples, examples.shape)
     result = dict(bits_per_dim=bits(model, examples, plot_file(run, plot), bpd_calls, bpd_steps, seed, batch_size)) if bpd else {}
-    try: result = quality(model, examples, x, n, steps, seed, batch_size, progress=True, sampler=sampler) | result
+    try: result = quality(model, examples, x, n, steps, seed, batch_size, True, sampler, features, weights, resize, cache) | result
     except ValueError as e:
         if not bpd: raise
         result = dict(frechet_distance=None, why=str(e)) | result

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['toys', 'suffixes', 'known', 'to_signed', 'to_uint8', 'ExampleSet', 'TensorData', 'check_image_size', 'resize_crop',
-           'digits', 'toy', 'read_idx', 'fetch', 'idx_data', 'read_header', 'read_image', 'same_size', 'FileData',
-           'folder_data', 'load_data', 'data_root', 'published', 'epoch_order', 'BatchOrder', 'identity',
+           'digits', 'toy', 'read_idx', 'fetch', 'idx_data', 'Unreadable', 'read_header', 'read_image', 'same_size',
+           'FileData', 'folder_data', 'load_data', 'data_root', 'published', 'epoch_order', 'BatchOrder', 'identity',
            'read_batches', 'batches']
 
 # %% ../nbs/31_data.ipynb #3dd6e326
-import gzip, math, os, re, zlib
+import gzip, math, os, warnings, zlib
 from pathlib import Path
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ def to_uint8(x:torch.Tensor,       # finite, any shape; values outside [-1, 1] a
 
 # %% ../nbs/31_data.ipynb #c2722c39
 class ExampleSet(Dataset):
-    "Examples of one shape, read by the batch; subclasses say how in `read(indices) -> x`."
+    "Examples of one shape, read by the batch; subclasses say how in `read(indices) -> x, indices`: what was read."
     workers = 0                                                # worker processes that are worth their start
     def __init__(self, name:str,                               # shown to the user
                  n:int,                                        # number of examples
@@ -52,8 +52,8 @@ class ExampleSet(Dataset):
         self.labels = None if labels is None else torch.as_tensor(labels).long()
     def __len__(self): return self.n
     def __getitems__(self, indices):
-        i = torch.as_tensor(indices)
-        return self.read(i), torch.zeros(len(i), dtype=torch.long) if self.labels is None else self.labels[i]
+        x, i = self.read(torch.as_tensor(indices))
+        return x, torch.zeros(len(i), dtype=torch.long) if self.labels is None else self.labels[i]
     def __getitem__(self, i):
         x, y = self.__getitems__([i])
         return x[0], y[0]
@@ -75,7 +75,7 @@ class TensorData(ExampleSet):
         if image_size is not None: data = resize_crop(data, image_size)
         self.data = data if levels else data.float()
         super().__init__(name, len(data), data.shape[1:], levels, labels, classes)
-    def read(self, i): return to_signed(self.data[i], self.levels) if self.levels else self.data[i]
+    def read(self, i): return (to_signed(self.data[i], self.levels) if self.levels else self.data[i]), i
 
 # %% ../nbs/31_data.ipynb #35825cdf
 def check_image_size(image_size):    # pixels a side, or None
@@ -163,31 +163,31 @@ def idx_data(name:str,                         # shown to the user
 # %% ../nbs/31_data.ipynb #374665fc
 suffixes = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
 
+class Unreadable(ValueError):
+    "An image file that cannot be decoded; the message names it."
+
 def read_header(path) -> tuple:      # an image file -> channels (1 or 3), (height, width) as seen upright
     "What an image file says about itself, without decoding its pixels."
     from PIL import Image
     try:
         with Image.open(path) as image:
             (w, h), mode = image.size, image.mode
-            if image.getexif().get(0x0112, 1) >= 5: w, h = h, w              # lying on its side
-    except Exception as e: raise ValueError(f"cannot read the image {path}: {e}") from None
-    if mode[0] in 'IF': raise ValueError(f"{path} has pixels of mode {mode}: only 8-bit images can be used")
+            known = image.format != 'PNG' or 'exif' in image.info            # else Pillow would look for it behind the pixels
+            if known and image.getexif().get(0x0112, 1) >= 5: w, h = h, w    # lying on its side
+    except Exception as e: raise Unreadable(f"cannot read the image {path}: {e}") from None
+    if mode[0] in 'IF': raise Unreadable(f"{path} has pixels of mode {mode}: only 8-bit images can be used")
     return (1 if mode in ('1', 'L', 'LA') else 3), (h, w)
 
+# %% ../nbs/31_data.ipynb #936d04fb
 def read_image(path, channels:int) -> torch.Tensor: # an image file; 1 or 3 -> uint8 [channels, H, W]
     "Decode an image file, upright, without its transparency."
-    from torchvision.io import ImageReadMode, decode_image, read_file
     from torchvision.transforms.functional import pil_to_tensor
     from PIL import Image, ImageOps
     try:
-        if str(path).lower().endswith(('.jpg', '.jpeg', '.png')):
-            image = decode_image(read_file(str(path)), ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB,
-                                 apply_exif_orientation=True)
-            if image.dtype != torch.uint8: raise ValueError("only 8-bit images can be used")
-            return image
         with Image.open(path) as image:
+            if image.mode[0] in 'IF': raise ValueError("only 8-bit images can be used")
             return pil_to_tensor(ImageOps.exif_transpose(image).convert('L' if channels == 1 else 'RGB'))
-    except Exception as e: raise ValueError(f"cannot read the image {path}: {re.sub(r'.*[.]cpp:[0-9]+, ', '', str(e)).strip() or type(e).__name__}") from None
+    except Exception as e: raise Unreadable(f"cannot read the image {path}: {e or type(e).__name__}") from None
 
 # %% ../nbs/31_data.ipynb #95c36e41
 def same_size(first, size,          # an image file and its (height, width)
@@ -200,34 +200,59 @@ def same_size(first, size,          # an image file and its (height, width)
 
 # %% ../nbs/31_data.ipynb #e1655f21
 class FileData(ExampleSet):
-    "A data set of image files, decoded when read."
+    "A data set of image files, decoded when read; the next file stands in for an unreadable one."
     workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
     def __init__(self, name:str, paths:list,                   # shown to the user; the image files
                  labels=None, classes=(),                      # [N] class numbers or None, and their names
                  image_size:int=None,                          # resize and crop to this many pixels a side
-                 headers:int=20_000):                          # look at so many headers at most
+                 headers:int=20_000,                           # look at so many headers at most
+                 unreadable:float=.01):                        # share of the files that may be unreadable, 0 up to 1
         if not len(paths): raise ValueError(f"the data set {name!r} is empty")
-        self.paths, self.image_size = [str(p) for p in paths], check_image_size(image_size)
-        looked = self.paths[::math.ceil(len(self.paths)/headers)]
-        channels, sizes = zip(*map(read_header, looked))
-        self.grey_so_far = max(channels) == 1 and len(looked) < len(self.paths)
-        size = (self.image_size,)*2 if self.image_size else sizes[0]
-        super().__init__(name, len(self.paths), (max(channels), *size), 256, labels, classes)
-        if not self.image_size:
-            for path, other in zip(looked, sizes): same_size(self.paths[0], size, path, other)
-    def read_one(self, path):
-        if self.grey_so_far and read_header(path)[0] > 1:
-            raise ValueError(f"{path} has colour, but the files looked at first had none")
-        image = read_image(path, self.shape[0])
-        if self.image_size: return resize_crop(image, self.image_size)
-        same_size(self.paths[0], self.shape[1:], path, image.shape[1:])
-        return image
-    def read(self, i): return to_signed(torch.stack([self.read_one(self.paths[k]) for k in i.tolist()]))
+        if not 0 <= unreadable < 1: raise ValueError(f"the share of unreadable files must be in [0, 1), got {unreadable}")
+        self.paths, self.image_size, self.unreadable = [str(p) for p in paths], (image_size := check_image_size(image_size)), unreadable
+        self.bad = torch.zeros(len(paths), dtype=torch.bool).share_memory_()            # what one worker finds, all know
+        looked = range(0, len(paths), math.ceil(len(paths)/headers))
+        seen = {self.paths[k]: h for k in looked if (h := self.attempt(read_header, k))}
+        self.sample, (_, size) = next(iter(seen.items()))
+        for path, (_, other) in seen.items(): image_size or same_size(self.sample, size, path, other)
+        channels = max(c for c, _ in seen.values())
+        self.grey_so_far = channels == 1 and len(looked) < len(paths)
+        super().__init__(name, len(paths), (channels, *((image_size,)*2 if image_size else size)), 256, labels, classes)
+
+# %% ../nbs/31_data.ipynb #b75ecb17
+@patch
+def attempt(self:FileData, read, k:int): # a function of a path, which file -> what it returns, or None
+    "Read a file; one that is unreadable is named once and counted. ValueError if there are too many."
+    try: return read(self.paths[k])
+    except Unreadable as e:
+        known, self.bad[k] = bool(self.bad[k]), True
+        if (n := int(self.bad.sum())) > self.unreadable*len(self.paths):
+            raise ValueError(f"{e}; that makes {n} of {len(self.paths)} images, more than the share of {self.unreadable:g} that is put up with") from None
+        if not known: warnings.warn(f"{e}; another image takes its place", stacklevel=2)
+
+@patch
+def read_one(self:FileData, path): # -> uint8 [C, H, W]
+    "Decode a file to the shape of the set; ValueError if it is of another."
+    if self.grey_so_far and read_header(path)[0] > 1:
+        raise ValueError(f"{path} has colour, but the files looked at first had none")
+    image = read_image(path, self.shape[0])
+    if self.image_size: return resize_crop(image, self.image_size)
+    same_size(self.sample, self.shape[1:], path, image.shape[1:])
+    return image
+
+@patch
+def read(self:FileData, i): # LongTensor [B] -> float32 [B, C, H, W], the files that were read [B]
+    "The examples asked for; for an unreadable one the next that can be read."
+    images, found = [], i.clone()
+    for place, k in enumerate(i.tolist()):
+        while (image := self.attempt(self.read_one, k)) is None: k = (k + 1) % len(self)
+        images.append(image); found[place] = k
+    return to_signed(torch.stack(images)), found
 
 # %% ../nbs/31_data.ipynb #5b674364
 def folder_data(path,                         # a folder of images
                 train:bool=True,              # which part, where there are two
-                image_size:int=None) -> FileData:
+                image_size:int=None, unreadable:float=.01) -> FileData: # as in FileData
     "The images in a folder and its sub-folders, classes by the names of the first level."
     root = Path(path)
     if not root.is_dir(): raise FileNotFoundError(f"no folder {root}")
@@ -241,7 +266,7 @@ def folder_data(path,                         # a folder of images
     first = [os.path.relpath(f, root).split(os.sep) for f in files]
     classes = sorted({f[0] for f in first}) if min(map(len, first)) > 1 else []
     number = {c: i for i, c in enumerate(classes)}
-    return FileData(path, files, [number[f[0]] for f in first] if classes else None, classes, image_size)
+    return FileData(path, files, [number[f[0]] for f in first] if classes else None, classes, image_size, unreadable=unreadable)
 
 # %% ../nbs/31_data.ipynb #17a5f3fe
 known = ('digits', *toys, 'mnist', 'fashion_mnist', 'cifar10', 'celeba')
@@ -251,6 +276,7 @@ def load_data(name='digits',            # one of `known`, or a folder of images
               train:bool=True,          # the training part, or the test part
               image_size:int=None,      # pixels a side; None keeps the size
               download:bool=True,       # may the internet be asked for missing files?
+              unreadable:float=.01,     # share of a folder's images that may be unreadable
              ) -> ExampleSet:           # in memory or in files
     "A data set by its name."
     name, image_size = str(name), check_image_size(image_size)
@@ -261,7 +287,7 @@ def load_data(name='digits',            # one of `known`, or a folder of images
         if image_size: raise ValueError(f"{name} is made of points, which have no image size")
         return toy(name, train)
     if name in known: return published(name, data_root(root), train, image_size, download)
-    if name and Path(name).is_dir(): return folder_data(name, train, image_size)
+    if name and Path(name).is_dir(): return folder_data(name, train, image_size, unreadable)
     if name and Path(name).is_file():
         raise ValueError(f"{name} is a file: give a folder of images, or one of {', '.join(known)}")
     if os.sep in name: raise FileNotFoundError(f"no folder {name}")

@@ -25,7 +25,7 @@ def ddim_numbers(sched, t:int, s:int, eta:float) -> tuple: # a Schedule or Proce
     return sched.signal(s).item(), kept.sqrt().item(), eta * small.sqrt().item()
 
 class DDIM:
-    "A step x_t to x_s of the family q_σ with σ = η √β̃: η = 0 is deterministic, η = 1 ancestral (E26, E27)."
+    "A step x_t to x_s of the family q_σ with σ = η √β̃: η = 0 is deterministic, η = 1 ancestral (E26, E27; between the times of a subset E28)."
     def __init__(self, eta:float=0.):      # share of fresh noise, at least 0; ValueError otherwise
         if isinstance(eta, (bool, str)) or not 0 <= eta < math.inf:
             raise ValueError(f"eta must be a finite number of at least 0, got {eta!r}")

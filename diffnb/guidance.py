@@ -28,7 +28,7 @@ def check_scale(scale):                            # of guidance -> the same as 
     return float(scale)
 
 def check_y(y, x_t, num_classes:int=math.inf):     # labels, what they belong to [B, ...], how many classes there are
-    "Labels, one for each example, -1 for none; ValueError otherwise. On a GPU their values are not looked at."
+    "Labels, one for each example, -1 for none; ValueError otherwise. On a GPU their values are not looked at: each look would stop the queue."
     if not isinstance(y, torch.Tensor) or y.shape != (len(x_t),) or y.dtype != torch.long:
         raise ValueError(f"y must be a LongTensor of shape [{len(x_t)}], one label for each example, got {list(y.shape) if isinstance(y, torch.Tensor) else y!r}")
     if y.device.type == 'cpu' and len(y) and not (-1 <= y.min() and y.max() < num_classes):
@@ -122,7 +122,7 @@ class ClassifierFreeGuidance(Denoiser):
         lo, hi = (1, self.sched.T) if interval is None else interval if isinstance(interval, (tuple, list)) and len(interval) == 2 else (0, 0)
         if not (isinstance(lo, int) and isinstance(hi, int) and 1 <= lo <= hi <= self.sched.T):
             raise ValueError(f"interval must be (lo, hi), whole numbers with 1 <= lo <= hi <= {self.sched.T}, got {interval}")
-        if not isinstance(rescale, Real) or not 0 <= rescale <= 1: raise ValueError(f"rescale must lie in 0..1, got {rescale}")
+        if not isinstance(rescale, Real) or isinstance(rescale, bool) or not 0 <= rescale <= 1: raise ValueError(f"rescale must lie in 0..1, got {rescale}")
         self.model, self.scale, self.interval, self.rescale = model, check_scale(scale), (lo, hi), rescale
 
 # %% ../nbs/50_guidance.ipynb #b6b5af55
@@ -134,14 +134,16 @@ def forward(self:ClassifierFreeGuidance, x_t, t, # as in Denoiser
     check_y(y, x_t, self.net.config['num_classes'])
     t = check_t(t, self.sched.T, low=1)
     inside = (self.interval[0] <= t) & (t <= self.interval[1])
-    if self.scale == 1 or inside is False: return self.model(x_t, t, y=y, **cond)
+    if self.rescale and x_t[0].numel() < 2: raise ValueError("rescale compares spreads within an example: it needs at least two numbers in each")
+    if self.scale == 1 or inside is False or y.device.type == 'cpu' and (y < 0).all(): return self.model(x_t, t, y=y, **cond)
     twice = lambda v: torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.ndim else v
     output, o = self.model(twice(x_t), twice(t), y=torch.cat([y, torch.full_like(y, -1)]), **{k: twice(v) for k, v in cond.items()})
     told, untold = output.chunk(2)
     scale = self.scale if inside is True else like(x_t, 1 + (self.scale - 1) * inside.double())[0]
     guided = untold + scale * (told - untold)
     if self.rescale:
-        back = self.rescale * told.flatten(1).std(1) / guided.flatten(1).std(1) + 1 - self.rescale
+        spread = guided.flatten(1).std(1).clamp(min=torch.finfo(guided.dtype).tiny)      # an untrained network says 0 everywhere
+        back = self.rescale * told.flatten(1).std(1) / spread + 1 - self.rescale
         guided = guided * like(x_t, back)[0]
     return guided, None if o is None else o.chunk(2)[0]
 

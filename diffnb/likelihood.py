@@ -64,7 +64,7 @@ def bits_per_dim(model,                 # a Denoiser
                  batch_size:int=512,    # of the network calls
                  generator:torch.Generator=None, progress:bool=False, # of the noise; show a bar?
                  **cond) -> BitsPerDim: # to the network, tensors [B] too; variance='small' chooses a variance
-    "An upper bound on -log₂ p(x_0) for each example, with one draw of x_t at every step: B·S network evaluations (E11, E33)."
+    "An upper bound on -log₂ p(x_0) for each example, with one draw of x_t at every step: B·S network evaluations (E9, E10, E11, E33)."
     t, s = jumps(model, taus)
     B, S = len(x0), len(t)
     found = prices(model, x0, torch.arange(B).repeat(S), t.repeat_interleave(B), s.repeat_interleave(B),

@@ -28,7 +28,7 @@ def q_posterior(sched:Schedule,
                 x_t:torch.Tensor,          # noisy data at t, the same shape
                 t, s=None,                 # int or LongTensor [B]; s = t-1 unless given
                ) -> tuple:                 # mean [B, ...], variance that broadcasts against it
-    "Mean and variance of q(x_s | x_t, x_0) (E7)."
+    "Mean and variance of q(x_s | x_t, x_0), from Bayes' rule (E6, E7)."
     if x0.shape != x_t.shape:
         raise ValueError(f"x0 and x_t must have one shape, got {list(x0.shape)} and {list(x_t.shape)}")
     w_0, w_t, var = like(x_t, *posterior_coefficients(sched, t, s))

@@ -13,7 +13,7 @@ from .forward import randn_like
 
 # %% ../nbs/24_sample.ipynb #50ade814
 class DDPM:
-    "A step of ancestral sampling, x_t to x_s: the model's mean plus its noise (E13, E16)."
+    "A step of ancestral sampling, x_t to x_s: the model's mean plus its noise; with 'large' the chain σ̂ of the DDIM paper (E13, E16, E30)."
     def __init__(self, variance:str=None):      # 'small' or 'large' instead of the model's own
         if variance not in (None, 'small', 'large', 'learned'):
             raise ValueError(f"unknown variance {variance!r}: choose from small, large, learned")

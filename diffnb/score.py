@@ -78,7 +78,7 @@ def score_of(model,                  # a Denoiser, whatever it predicts
 def largest_distance(x:torch.Tensor,      # data [N, ...]
                      n:int=5000,          # at most this many of them, evenly spread over the list
                     ) -> float:           # in the unit of x
-    "The largest distance between two examples: the widest noise level (technique 1 of Song & Ermon 2020)."
+    "The largest distance between two examples: the widest noise level, which fills the space between them (E18, technique 1 of Song & Ermon 2020)."
     if len(x) < 2 or n < 2: raise ValueError(f"a distance needs two examples, got {min(len(x), n)}")
     x = x.flatten(1)[torch.linspace(0, len(x) - 1, min(n, len(x))).round().long()].double()
     if not x.isfinite().all(): raise ValueError("the data contain NaN or infinite values")

@@ -195,12 +195,14 @@ class TableSDE(SDE):
     def g2(self, u): return 2 * self.noise(u)**2 * self.at(self.log_sigma, u)[1]
 
 # %% ../nbs/42_sde.ipynb #1b5bfe18
-def continuous(model,                    # a Denoiser that predicts eps, x0, v, score or edm
+def continuous(model,                    # a Denoiser, unguided, that predicts eps, x0, v, score or edm
                **cond,                   # to its network
               ) -> tuple:                # a TableSDE, and the score (x, u) -> ∇log p_u(x) for u in [1/T, 1]
     "A denoiser in continuous time: its network is asked at t = u T (u a float), also between the times it was trained at."
     if model.predicts == 'mu':
         raise ValueError("the mean of a step exists only between whole times: use a model that predicts eps, x0, v, score or edm")
+    if hasattr(model, 'scale'):
+        raise ValueError("a guided model says more than its network: take the scores of the models inside, and mix those")
     sde = TableSDE(model.sched)
     def score(x, u):
         t = torch.full((len(x),), float(u) * sde.T, device=x.device)

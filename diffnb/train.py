@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['run_files', 'lr_at', 'ema_decay_at', 'EMA', 'Settings', 'draw_batches', 'draw', 'image_grid', 'png', 'picture',
            'class_rows', 'loss_picture', 'Stopped', 'stop_request', 'check_out', 'check_fit', 'labelled',
-           'rank_and_world', 'check_labels', 'differences', 'Trainer', 'read_log', 'Run', 'train']
+           'rank_and_world', 'check_labels', 'differences', 'keep_less', 'Trainer', 'board', 'read_log', 'Run', 'train']
 
 # %% ../nbs/33_train.ipynb #505a8549
 import csv, io, json, math, os, signal, threading, time
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from functools import partial
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from .denoiser import Denoiser
 from .loss import lognormal_times, simple_loss
 from .variance import hybrid_loss
 from .sample import DDPM, check_taus, sample, timesteps
+from .unet import Stage
 from .data import ExampleSet, batches, to_uint8
 from .checkpoint import build, load_training, load_weights, model_file, read_meta, save, write_atomic
 
@@ -233,11 +235,19 @@ def differences(there:dict, here:dict, # two nested dictionaries
         elif a != b: found.append(f"{prefix}{key} is {a!r} there, {b!r} here")
     return found
 
+# %% ../nbs/33_train.ipynb #428b68a0
+def keep_less(net): # a network with stages, changed in place
+    "Gradient checkpointing (Chen et al. 2016): the activations within each stage of a U-Net are computed again on the way back. ValueError without stages."
+    from torch.utils.checkpoint import checkpoint
+    stages = [m for m in net.modules() if isinstance(m, Stage)]
+    if not stages: raise ValueError(f"checkpointing needs a network with stages, such as a UNet, got {type(net).__name__}")
+    for stage in stages: stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
+
 # %% ../nbs/33_train.ipynb #aa24d0c3
 class Trainer:
     "One training run (E16): the model, its average, the optimizer, the random state and the log."
     def __init__(self, model:Denoiser, data:ExampleSet, settings:Settings, out=None, command:str=None,
-                 cpu:bool=False):
+                 cpu:bool=False, checkpointing:bool=False, compile:bool=False, tensorboard:bool=False): # as in `train`
         from accelerate import Accelerator
         self.data, self.settings, self.out, self.command = data, settings, out, command
         self.step, self.saved, self.seconds, self.log = 0, 0, 0., []
@@ -249,13 +259,23 @@ class Trainer:
         self.net = net.train().requires_grad_(True)
         self.average = EMA(net, settings.ema)
         optimizer = torch.optim.AdamW(net.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
+        if checkpointing: keep_less(net)
         wrapped, self.optimizer = self.device.prepare(net, optimizer)
+        if compile: wrapped = torch.compile(wrapped)
         around = lambda net: Denoiser(net, model.sched, model.predicts, model.variance, model.clip)
         self.model, self.last, self.averaged = around(wrapped), around(net), around(self.average.net).eval()
         self.labelled = labelled(net)
         self.drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in net.modules())
         # losses since the last row of the log, still on the device
         self.window = []
+        self.board = board(out/'tensorboard') if tensorboard and self.device.is_main_process else None
+
+# %% ../nbs/33_train.ipynb #2a62ab0e
+def board(folder): # for its files -> a writer
+    "Where TensorBoard's curves go. ValueError if it is not installed."
+    try: from torch.utils.tensorboard import SummaryWriter
+    except ImportError as e: raise ValueError(f"TensorBoard is not installed ({e}): pip install tensorboard") from None
+    return SummaryWriter(folder)
 
 # %% ../nbs/33_train.ipynb #7bab09ee
 @patch
@@ -315,6 +335,8 @@ def record(self:Trainer) -> dict: # the new row, or the last one
     self.window = []
     self.log.append(dict(step=self.step, loss=loss.mean().item(), lr=self.optimizer.param_groups[0]['lr'], grad_norm=norm.mean().item(),
                          seconds=round(self.seconds + time.perf_counter() - self.started, 2)))
+    if self.board:
+        for name in ('loss', 'lr', 'grad_norm'): self.board.add_scalar(name, self.log[-1][name], self.step)
     return self.log[-1]
 
 # %% ../nbs/33_train.ipynb #2654d8d4
@@ -327,7 +349,7 @@ def description(self:Trainer) -> dict:
                 data=dict(name=d.name, n=len(d), shape=d.shape, levels=d.levels, classes=d.classes))
 
 @patch
-def save(self:Trainer):
+def save(self:Trainer, name:str=model_file): # in the run folder
     "Write the checkpoint and the log, atomically."
     self.record()
     if self.out is None or not self.device.is_main_process: return
@@ -335,12 +357,12 @@ def save(self:Trainer):
     if self.device.device.type == 'cuda': rng['cuda'] = torch.cuda.get_rng_state(self.device.device)
     what = self.description()
     try:
-        save(self.out/model_file, self.last, self.average.net, self.optimizer.optimizer, rng, self.step, what['config'], what['data'],
+        save(self.out/name, self.last, self.average.net, self.optimizer.optimizer, rng, self.step, what['config'], what['data'],
              dict(command=self.command, seed=self.settings.seed), scaler.state_dict() if scaler else None)
     except OSError as e: raise type(e)(e.errno, e.strerror + (f"; the checkpoint of step {self.saved} is still there" if self.saved else '')) from None
     rows = [','.join(map(str, r.values())) for r in self.log]
     if rows: write_atomic(self.out/'log.csv', '\n'.join([','.join(self.log[0]), *rows, '']).encode())
-    self.saved = self.step
+    if name == model_file: self.saved = self.step
 
 # %% ../nbs/33_train.ipynb #d0b5b212
 @patch
@@ -395,7 +417,7 @@ def stopping(self:Trainer, stop:list) -> bool: # signals that this process has r
 
 # %% ../nbs/33_train.ipynb #7a09aa2a
 @patch
-def run(self:Trainer, resume:bool, progress:bool, sample_every:int, save_every:int, log_every:int, callback=None):
+def run(self:Trainer, resume:bool, progress:bool, sample_every:int, save_every:int, log_every:int, keep_every:int=None, callback=None): # as in `train`
     "Train to the end, or until a signal asks to stop; either way the state is saved."
     from tqdm.auto import tqdm
     s, device = self.settings, self.device.device
@@ -414,6 +436,7 @@ def run(self:Trainer, resume:bool, progress:bool, sample_every:int, save_every:i
                 bar.update()
                 if self.step % log_every == 0: bar.set_postfix(loss=f"{self.record()['loss']:.4f}")
                 if self.step % save_every == 0 and self.step < s.steps: self.save()
+                if keep_every and self.step % keep_every == 0: self.save(f'step_{self.step:07d}.safetensors')
                 if self.step % sample_every == 0 and self.step < s.steps: self.pictures()
                 if callback is not None: callback(self)
         if self.step > self.saved: self.save()
@@ -445,18 +468,23 @@ def train(model:Denoiser,           # its network is trained in place
           sample_every:int=500,     # steps between sample pictures
           save_every:int=500,       # steps between checkpoints
           log_every:int=20,         # steps between rows of the log
+          keep_every:int=None,      # steps between checkpoints that stay, as step_0000500.safetensors
           callback=None,            # called with the trainer after every step
           command:str=None,         # stored in the checkpoint, shown as the way to resume
           cpu:bool=False,           # leave a GPU alone
+          checkpointing:bool=False, # less memory for a third more work, see `keep_less`
+          compile:bool=False,       # torch.compile the network: a slow start, then faster steps; needs a C++ compiler on a CPU
+          tensorboard:bool=False,   # the log as curves in the run folder, too
           **settings,               # see `Settings`
          ) -> Run:                  # ValueError, FileNotFoundError, OSError; FloatingPointError; Stopped
     "Train a diffusion model (E16)."
     settings = Settings(**settings)
-    for name, every in dict(sample_every=sample_every, save_every=save_every, log_every=log_every).items():
-        if every < 1: raise ValueError(f"{name} must be at least 1, got {every}")
-    if out is None and resume: raise ValueError("resume needs the run folder: out=...")
+    for name, every in dict(sample_every=sample_every, save_every=save_every, log_every=log_every, keep_every=keep_every).items():
+        if every is not None and every < 1: raise ValueError(f"{name} must be at least 1, got {every}")
+    for name, asked in dict(resume=resume, keep_every=keep_every, tensorboard=tensorboard).items():
+        if asked and out is None: raise ValueError(f"{name} needs the run folder: out=...")
     if out is not None: out = check_out(out, resume)
     check_fit(model, data)
-    trainer = Trainer(model, data, settings, out, command, cpu)
-    trainer.run(resume, progress, sample_every, save_every, log_every, callback)
+    trainer = Trainer(model, data, settings, out, command, cpu, checkpointing, compile, tensorboard)
+    trainer.run(resume, progress, sample_every, save_every, log_every, keep_every, callback)
     return Run(trainer.averaged, trainer.last.eval(), trainer.log, out)

@@ -8,6 +8,7 @@ __all__ = ['timestep_embedding', 'GroupNorm', 'zero', 'ResBlock', 'AttentionBloc
 
 # %% ../nbs/30_unet.ipynb #9634d569
 import math
+from numbers import Real
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -198,23 +199,33 @@ def _way_up(parts, saved):
         if level: up[-1].append(parts.up(width))
     return up
 
+# %% ../nbs/30_unet.ipynb #0a0ee219
+def _number(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+def _whole(low): return f'a whole number of at least {low}', lambda v: _number(v) and v >= low and int(v) == v
+def _one_of(*values): return f"one of {', '.join(map(str, values))}", lambda v: v in values
+_switch, _positive = ('True or False', lambda v: isinstance(v, bool)), ('a positive number', lambda v: _number(v) and v > 0)
+_keywords = {k: _whole(1) for k in 'in_channels out_channels channels blocks heads head_channels groups num_classes size'.split()} | dict(
+    picture_channels=_whole(0), dropout=('a number in 0..1', lambda v: _number(v) and 0 <= v <= 1), eps=_positive,
+    scale_shift=_switch, rescale=_switch, middle_attention=_switch, label_required=_switch,
+    time_scale=_positive, time_offset=('a finite number', _number),
+    mults=('one or more positive numbers', lambda v: isinstance(v, (list, tuple)) and len(v) > 0 and all(_number(m) and m > 0 for m in v)),
+    attention=('a list of levels', lambda v: isinstance(v, (list, tuple))), resample=_one_of('conv', 'pool', 'block'),
+    pool=_one_of('adaptive', 'attention'), down_padding=_one_of(0, 1), freq_shift=_one_of(0, 1))
+
 # %% ../nbs/30_unet.ipynb #01a9335b
 def _checked(config):
     "The keywords of a network as plain lists and numbers, or a ValueError."
-    c = {k: list(v) if k in ('mults', 'attention') else v for k, v in config.items() if k not in ('self', '__class__')}
+    c = {k: v for k, v in config.items() if k not in ('self', '__class__')}
     if c.get('out_channels', 1) is None: c['out_channels'] = c['in_channels']
-    for k in ('in_channels', 'out_channels', 'channels', 'blocks', 'heads', 'head_channels', 'groups', 'num_classes', 'size', 'picture_channels'):
-        low = 0 if k == 'picture_channels' else 1
-        if c.get(k) is not None and (isinstance(c[k], (bool, str)) or c[k] < low or int(c[k]) != c[k]):
-            raise ValueError(f"{k} must be a whole number of at least {low}, got {c[k]}")
-    if not c['mults'] or min(c['mults']) <= 0: raise ValueError(f"mults must be one or more positive numbers, got {c['mults']}")
+    may_be_none = ('head_channels', 'size') + (('num_classes',) if 'out_channels' in c else ())      # a classifier has classes
+    for k, v in c.items():
+        what, fits = _keywords[k]
+        if not fits(v) and not (v is None and k in may_be_none): raise ValueError(f"{k} must be {what}, got {v!r}")
+    c |= {k: list(c[k]) for k in ('mults', 'attention')}
     if c['channels'] % 2 or any(m * c['channels'] % c['groups'] for m in c['mults']):
         raise ValueError(f"channels must be even, and at each level a multiple of groups = {c['groups']}, got {c['channels']} times {c['mults']}")
     wrong = [level for level in c['attention'] if level not in range(len(c['mults']))]
     if wrong: raise ValueError(f"attention names levels 0..{len(c['mults']) - 1}, got {wrong}")
-    allowed = dict(resample=('conv', 'pool', 'block'), pool=('adaptive', 'attention'), down_padding=(0, 1), freq_shift=(0, 1))
-    for k in allowed:
-        if k in c and c[k] not in allowed[k]: raise ValueError(f"{k} must be one of {', '.join(map(str, allowed[k]))}, got {c[k]!r}")
     return c
 
 # %% ../nbs/30_unet.ipynb #ce4a2e59
@@ -265,7 +276,7 @@ class UNet(nn.Module):
                  middle_attention:bool=True,                 # attention at the bottom
                  down_padding:int=1, freq_shift:int=0,       # 0 and 1 in DDPM's own networks: see Downsample, timestep_embedding
                  time_offset:int=0, time_scale:float=1.,     # the network's clock shows (t + offset) * scale
-                 label_required:bool=False,                  # refuse to guess without a label
+                 label_required:bool=False,                  # refuse to guess without a label (-1 is noticed on a CPU only: a GPU would have to stop for it)
                  picture_channels:int=0): # channels of a second picture that is shown along, such as a small one to be enlarged
         super().__init__()
         self.config = _checked(locals())
