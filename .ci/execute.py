@@ -7,7 +7,7 @@ its own, with the notebook's folder as working directory, as nbdev_test does. Ce
 stderr goes to the terminal and is not stored. At the first cell that raises, the traceback is printed, the
 notebook on disk stays as it was, and the exit code is 1. A second run changes no byte.
 """
-import argparse, os, re, subprocess, sys, time, traceback
+import argparse, base64, io, os, re, subprocess, sys, time, traceback
 from pathlib import Path
 
 def notebooks(root):
@@ -19,6 +19,22 @@ def skipped(src, flags):
     directives = [re.sub(r'\s', '', l).lower() for l in src.splitlines() if re.match(r'\s*#\s*\|', l)]
     return ('nbdev_export(' in src or '#|eval:false' in directives
             or any(f'#|{f}' in directives for f in {'slow', 'cuda'} - flags))
+
+def smaller(png):
+    "The same pixels in fewer bytes; base64 in and out."
+    from PIL import Image
+    image, out = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    image.save(out, 'png', optimize=True)
+    return min((base64.b64encode(out.getvalue()).decode(), png), key=len)
+
+def polish(nb):
+    "Pictures in fewer bytes, each with the caption that follows it (an italic paragraph) as its text for those who cannot see it."
+    for cell, after in zip(nb.cells, [*nb.cells[1:], None]):
+        caption = re.match(r'\*([^*\n]+)\*(\n|$)', after.source) if after and after.cell_type == 'markdown' else None
+        for o in cell.get('outputs') or []:
+            if 'image/png' not in o.get('data', {}): continue
+            o['data']['image/png'] = smaller(''.join(o['data']['image/png']).strip())
+            if caption: o.setdefault('metadata', {})['image/png'] = {'alt': caption[1]}
 
 def run_one(path, flags):
     "Execute the notebook at `path` in this process and write it back, cleaned; the exit code."
@@ -39,6 +55,7 @@ def run_one(path, flags):
             print(f'{path.name}[{i}] raised:\n{cell.source}\n\n{"".join(traceback.format_exception(shell.exc))}', file=sys.stderr)
             return 1
         cell.outputs = [o for o in outputs if o.get('name') != 'stderr']
+    polish(nb)
     write_nb(nb, path)
     nbdev_clean(str(path))
     return 0

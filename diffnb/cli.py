@@ -9,7 +9,7 @@ __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'conso
            'sample_cli', 'plot_file', 'bits', 'reference_for', 'eval_cli']
 
 # %% ../nbs/70_cli.ipynb #3afb153e
-import inspect, json, math, os, shlex, sys, time
+import inspect, json, math, os, shlex, sys, time, warnings
 from functools import wraps
 from pathlib import Path
 from fastcore.script import anno_parser
@@ -26,13 +26,15 @@ def console(func): # the function behind a command
     "Errors that a user can cause become one line on stderr and exit code 2; Ctrl-C gives 130."
     @wraps(func)
     def _f(*args, **kwargs):
-        name = f"diffnb_{func.__name__.replace('_cli', '')}"
+        name, usual = f"diffnb_{func.__name__.replace('_cli', '')}", warnings.formatwarning
+        warnings.formatwarning = lambda message, *where: f"{name}: {one_line(message)}\n"
         try: return func(*args, **kwargs)
         except KeyboardInterrupt as e: text, code = one_line(e) if e.args else 'stopped', 128 + getattr(e, 'signum', 2)
         except (ValueError, OSError, FloatingPointError) as e: text, code = f"error: {one_line(e)}", 2
         except RuntimeError as e:
             if not any(s in str(e) for s in ('out of memory', "can't allocate memory")): raise
             text, code = "error: out of memory: try a smaller --batch_size", 2
+        finally: warnings.formatwarning = usual
         sys.stdout.flush()
         print(f"{name}: {text}", file=sys.stderr)
         raise SystemExit(code) from None

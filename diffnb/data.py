@@ -227,7 +227,7 @@ def attempt(self:FileData, read, k:int): # a function of a path, which file -> w
     except Unreadable as e:
         known, self.bad[k] = bool(self.bad[k]), True
         if (n := int(self.bad.sum())) > self.unreadable*len(self.paths):
-            raise ValueError(f"{e}; that makes {n} of {len(self.paths)} images, more than the share of {self.unreadable:g} that is put up with") from None
+            raise ValueError(f"{e}; that makes {n} of {len(self.paths)} images, more than the share of {self.unreadable:g} that is allowed (--unreadable)") from None
         if not known: warnings.warn(f"{e}; another image takes its place", stacklevel=2)
 
 @patch
