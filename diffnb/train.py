@@ -355,13 +355,13 @@ def save(self:Trainer, name:str=model_file): # in the run folder
     if self.out is None or not self.device.is_main_process: return
     rng, scaler = {'cpu': torch.get_rng_state()}, getattr(self.device, 'scaler', None)
     if self.device.device.type == 'cuda': rng['cuda'] = torch.cuda.get_rng_state(self.device.device)
-    what = self.description()
+    what, rows = self.description(), [','.join(map(str, r.values())) for r in self.log]
     try:
+        # the log first: rows of steps that the checkpoint has not seen are dropped when it is taken up
+        if rows: write_atomic(self.out/'log.csv', '\n'.join([','.join(self.log[0]), *rows, '']).encode())
         save(self.out/name, self.last, self.average.net, self.optimizer.optimizer, rng, self.step, what['config'], what['data'],
              dict(command=self.command, seed=self.settings.seed), scaler.state_dict() if scaler else None)
     except OSError as e: raise type(e)(e.errno, e.strerror + (f"; the checkpoint of step {self.saved} is still there" if self.saved else '')) from None
-    rows = [','.join(map(str, r.values())) for r in self.log]
-    if rows: write_atomic(self.out/'log.csv', '\n'.join([','.join(self.log[0]), *rows, '']).encode())
     if name == model_file: self.saved = self.step
 
 # %% ../nbs/33_train.ipynb #d0b5b212
