@@ -53,7 +53,7 @@ def static(site):
             if not (a.get('alt') or '').strip(): bad.append(f'{where}: a picture without words, {a.get("src", "")[:80]}')
         text = ' '.join(page.words)
         bad += [f'{where}: left over: {m}' for m in re.findall(r'.{0,20}(?:\$|\\\(|\\\[|\\begin).{0,40}', text)]
-        if re.search(r'#\s*\|\s*(exports?|hide|slow|eval|default_exp|echo|output)\b', re.sub('<[^>]*>', '', path.read_text(encoding='utf-8'))): bad.append(f'{where}: a directive is shown')
+        if re.search(r'(?m)^\s*#\s*\|\s*(exports?|hide|slow|eval|default_exp|echo|output)\b', re.sub('<[^>]*>', '', path.read_text(encoding='utf-8'))): bad.append(f'{where}: a directive is shown')
         count['formulas'] += page.math
         count['pictures'] += len(page.images)
     for p in [*site.rglob('*.css'), *site.rglob('*.js')]:
