@@ -60,3 +60,4 @@ def finish(app, page, template, context, doctree):
 def setup(app):
     app.add_html_math_renderer('plain', (inline, None), (block, None))
     app.connect('html-page-context', finish)
+html_show_search_summary = False       # they are fetched page by page, which a browser forbids from a file

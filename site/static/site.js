@@ -18,7 +18,3 @@ window.MathJax = {
     }),
   },
 };
-// A page opened from a file may not read other files: the search then lists titles without excerpts.
-addEventListener('DOMContentLoaded', () => {
-  if (location.protocol === 'file:' && window.DOCUMENTATION_OPTIONS) DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
-});
