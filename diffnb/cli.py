@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_command', 'sample_command', 'eval_command', 'one_line', 'console', 'plain', 'console_script', 'command_line',
            'integers', 'labels_of', 'quality', 'check_pixels', 'new_network', 'new_model', 'report', 'train_cli',
-           'check_file', 'load_for', 'labels_for', 'guided', 'write_array_file', 'read_array_file', 'gathered', 'leave',
+           'check_file', 'load_for', 'labels_for', 'guided', 'write_array_file', 'read_array_file', 'gathered',
            'sample_cli', 'plot_file', 'bits', 'reference_for', 'eval_cli']
 
 # %% ../nbs/70_cli.ipynb #3afb153e
@@ -88,20 +88,20 @@ def quality(model, data,        # a Denoiser; the data set to compare with
             n:int=None,         # how many to draw; None: as many as there are examples, at most 10000
             steps:int=50, seed:int=0, batch_size:int=512, progress:bool=False, # of `draw`; steps: network calls
             sampler:str='ddpm', # a key of `samplers`
-            features='pixels', weights=None, resize:str='antialias', # see `features_of`
+            features='pixels',  # what the distance sees, see `features_of`
             cache=None) -> dict: # file of the data's statistics, read if it is there, else written
     "Distance of samples from the data, with everything needed to repeat the measurement (E33)."
     from diffnb.distance import energy_distance
     from diffnb.metrics import check_enough, evaluate, features_of
     from diffnb.solvers import sampler as make_sampler
     from diffnb.train import draw
-    if features == 'pixels': check_pixels(data.shape)
-    judge, started = features_of(features, weights, 'cpu' if model is None else next(model.parameters()).device, resize), time.perf_counter()
+    judge, started = features_of(features), time.perf_counter()
+    if raw := judge.about['name'] == 'pixels': check_pixels(data.shape)
     how = dict(steps=steps, sampler=sampler, seed=seed, batch_size=batch_size) if x is None else {}
     if x is None:
         step, taus = make_sampler(sampler, model.sched, steps)
         n = min(len(data), 10_000) if n is None else n
-        if features == 'pixels': check_enough(n, math.prod(data.shape), 'samples')         # before they are drawn
+        if raw: check_enough(n, math.prod(data.shape), 'samples')         # before they are drawn
         x = draw(model, n, data.shape, taus, seed, batch_size, progress=progress, step=step, **labels_of(model.net, data, n))
         how['sampling_seconds'] = round(time.perf_counter() - started, 2)
     points = {} if data.levels else dict(energy_distance=energy_distance(x, data.tensor(min(len(data), 10_000))))
@@ -199,7 +199,7 @@ def train_cli(
     command, out = command_line(train_cli, locals()), f"runs/{Path(data).name}" if out is None else out
     import torch
     from diffnb.adm import parameter_count
-    from diffnb.train import check_out, rank_and_world, train
+    from diffnb.train import check_out, leave, rank_and_world, train
     from diffnb.data import load_data
     out = check_out(out, resume)
     if label_dropout and not conditional: raise ValueError("--label_dropout needs --conditional")
@@ -239,6 +239,7 @@ def load_for(run, cpu:bool): # run folder, file or shipped name, or a diffusers 
     if pipeline.is_file():
         from diffnb.pretrained import from_diffusers
         model, size = from_diffusers(run).to(device), json.loads(pipeline.read_text()).get('sample_size')
+        if not size: raise ValueError(f"{pipeline} does not say how large the pictures are: its sample_size is {size!r}")
         h, w = size if isinstance(size, list) else (size, size)
         return model, dict(data=dict(name=None, shape=[model.net.config['in_channels'], h, w]), config=None)
     meta = read_meta(run)
@@ -318,7 +319,7 @@ def read_array_file(path, shape:tuple): # a file; (C, H, W) or (D,) -> samples [
 # %% ../nbs/70_cli.ipynb #dac06860
 def gathered(drawn, out:Path, n:int, batch_size:int, cpu:bool): # this process's batches; the file to write; options of `sample_cli`
     "The batches of all processes in their order, for the first process; None for the others."
-    from diffnb.train import rank_and_world
+    from diffnb.train import leave, rank_and_world
     rank, world = rank_and_world()
     if world == 1: return (x for _, x in drawn)
     import numpy as np, torch
@@ -333,11 +334,6 @@ def gathered(drawn, out:Path, n:int, batch_size:int, cpu:bool): # this process's
             yield torch.from_numpy(np.load(file, allow_pickle=False))
             file.unlink()
     return read() if rank == 0 else None
-
-def leave():
-    "End the conversation with the other processes, if there are any."
-    from torch import distributed
-    if distributed.is_available() and distributed.is_initialized(): distributed.destroy_process_group()
 
 # %% ../nbs/70_cli.ipynb #ac4a4ab5
 @console
@@ -450,11 +446,11 @@ def eval_cli(
     model, meta = load_for(run, cpu)
     examples = reference_for(meta['data'], data, root, test)
     make_sampler(sampler, model.sched, steps)             # a ValueError now rather than after the bits
-    features_of(features, weights, resize=resize)
+    judge = features_of(features, weights, next(model.parameters()).device, resize)
     if not bpd and (plot is not None or bpd_steps is not None): raise ValueError("--plot and --bpd_steps need --bpd")
     x = None if samples is None else read_array_file(samples, examples.shape)
     result = dict(bits_per_dim=bits(model, examples, plot_file(run, plot), bpd_calls, bpd_steps, seed, batch_size)) if bpd else {}
-    try: result = quality(model, examples, x, n, steps, seed, batch_size, True, sampler, features, weights, resize, cache) | result
+    try: result = quality(model, examples, x, n, steps, seed, batch_size, True, sampler, judge, cache) | result
     except ValueError as e:
         if not bpd: raise
         result = dict(frechet_distance=None, why=str(e)) | result

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
+from .adm import parameter_count
 
 # %% ../nbs/62_speed.ipynb #84932bb5
 def seconds(call,                 # a function without arguments
@@ -127,7 +128,7 @@ def where(call, rounds:int=5, clock=time.perf_counter) -> dict: # a function wit
 # %% ../nbs/62_speed.ipynb #00c7ce08
 def nearest_width(parameters:int, make) -> int: # how many are wanted; width -> network
     "The width, a multiple of 8, whose network comes nearest in its parameters."
-    with torch.device('meta'): count = {w: sum(p.numel() for p in make(w).parameters()) for w in range(8, 257, 8)}
+    with torch.device('meta'): count = {w: parameter_count(make(w)) for w in range(8, 257, 8)}
     return min(count, key=lambda w: abs(count[w] - parameters))
 
 def prepare(folder:Path,          # to write to
@@ -148,7 +149,7 @@ def prepare(folder:Path,          # to write to
     save(folder/'diffnb.safetensors', model)
     to_diffusers(model, folder/'diffusers', size)
     of = lambda w: dict(dim=w, dim_mults=tuple(mults), channels=3)
-    settings = of(nearest_width(sum(p.numel() for p in net.parameters()), lambda w: Unet(**of(w))))
+    settings = of(nearest_width(parameter_count(net), lambda w: Unet(**of(w))))
     torch.save((settings, Unet(**settings).state_dict()), folder/'ddpm.pt')
 
 # %% ../nbs/62_speed.ipynb #340cfdc4
@@ -297,7 +298,7 @@ def benchmark(width:int=64, size:int=32, batch:int=16, rounds:int=9, threads:int
     starts = {name: [fresh(name, folder, size, batch, threads) for _ in range(starts)] for name in names if name != 'azula, keeping'} if device == 'cpu' else {}
     return dict(setting=dict(width=width, size=size, batch=batch, threads=threads, device=str(device), clock=clock, machine=platform.processor() or platform.machine(),
                              torch=torch.__version__, python=platform.python_version()),
-                parameters={name: sum(p.numel() for p in c.net.parameters()) for name, c in field.items()}, off=off, seconds=times, where=lists, fresh=starts)
+                parameters={name: parameter_count(c.net) for name, c in field.items()}, off=off, seconds=times, where=lists, fresh=starts)
 
 # %% ../nbs/62_speed.ipynb #60ab81e7
 def main(words:list=None): # of the command line

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['run_files', 'lr_at', 'ema_decay_at', 'EMA', 'Settings', 'draw_batches', 'draw', 'image_grid', 'png', 'picture',
            'class_rows', 'loss_picture', 'Stopped', 'stop_request', 'check_out', 'check_fit', 'labelled',
-           'rank_and_world', 'check_labels', 'differences', 'keep_less', 'Trainer', 'board', 'read_log', 'Run', 'train']
+           'rank_and_world', 'leave', 'check_labels', 'differences', 'keep_less', 'Trainer', 'board', 'read_log', 'Run',
+           'train']
 
 # %% ../nbs/33_train.ipynb #505a8549
-import csv, io, json, math, os, signal, threading, time
+import atexit, csv, io, json, math, os, signal, threading, time
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
@@ -219,6 +220,11 @@ def rank_and_world() -> tuple: # (0, 1) unless started by torchrun or accelerate
     "The number of this process, and how many there are."
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
 
+def leave():
+    "End the conversation with the other processes, if there are any."
+    from torch import distributed
+    if distributed.is_available() and distributed.is_initialized(): distributed.destroy_process_group()
+
 def check_labels(net, data:ExampleSet): # a network, a data set
     "ValueError if the network takes labels and the data have none, or of another number of classes."
     K, k = getattr(net, 'config', {}).get('num_classes'), len(data.classes)
@@ -253,6 +259,7 @@ class Trainer:
         self.step, self.saved, self.seconds, self.log = 0, 0, 0., []
         self.device = Accelerator(cpu=cpu or not torch.cuda.is_available(), mixed_precision=settings.mixed_precision)
         self.rank, self.processes = self.device.process_index, self.device.num_processes
+        if self.processes > 1: atexit.register(leave)          # before Python ends, or the threads that talk may abort it
         if settings.batch_size % (parts := self.processes*settings.accumulate):
             raise ValueError(f"batch_size must be a multiple of {parts}, processes times accumulate, got {settings.batch_size}")
         net = model.net.to(self.device.device, memory_format=torch.channels_last if len(data.shape) == 3 else torch.preserve_format)
