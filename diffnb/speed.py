@@ -312,6 +312,7 @@ def main(words:list=None): # of the command line
     parser.add_argument('--out', help="a JSON file; else it is printed")
     for name in ('report', 'folder'): parser.add_argument(f'--{name}', help=argparse.SUPPRESS)     # said by `fresh`
     a = parser.parse_args(words)
+    if a.rounds < 6: parser.error("six rounds at least, or there is no interval that misses in 5 % of the cases only")
     torch.set_num_threads(a.threads)
     if a.report: return print(json.dumps(report(a.report, a.folder, a.size, a.batch)))
     found = benchmark(a.width, a.size, a.batch, a.rounds, a.threads, a.device, a.clock, starts=a.starts)
