@@ -19,69 +19,102 @@ def parameter_count(net) -> int: # any network
 def flop_count(net,              # a UNet or an EncoderUNet; on the meta device, too
                size,             # side of the pictures, or (height, width)
               ) -> int:          # multiplications and additions for one picture
-    "Work of one network call in its convolutions, linear layers and attention; norms and activations are not counted."
+    """Work of one network call in its convolutions, linear layers and attention;
+    norms and activations are not counted."""
     c, device = net.config, next(net.parameters()).device
     size = (size, size) if isinstance(size, int) else size
     one = torch.ones(1, dtype=torch.long, device=device)
     cond = dict(y=0*one) if c.get('label_required') else {}
-    if c.get('picture_channels'): cond['picture'] = torch.zeros(1, c['picture_channels'], *size, device=device)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused attention is not counted everywhere
+    if c.get('picture_channels'):
+        cond['picture'] = torch.zeros(1, c['picture_channels'], *size, device=device)
+    # fused attention is not counted everywhere
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         net(torch.zeros(1, c['in_channels'], *size, device=device), one, **cond)
     return counter.get_total_flops()
 
 # %% ../nbs/51_adm.ipynb #faf5f27d
-published_mults = {512: (.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4), 32: (1, 2, 2, 2)}
+published_mults = {512: (.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4),
+                   64: (1, 2, 3, 4), 32: (1, 2, 2, 2)}
 
-def levels_of(image_size:int, channel_mult, resolutions) -> tuple:  # side; list or '1,2,3' or '' (published); list or '32,16' -> mults, attention levels
+def levels_of(image_size:int,  # side
+              channel_mult,    # list or '1,2,3' or '' (published)
+              resolutions,     # list or '32,16'
+             ) -> tuple:       # mults, attention levels
     "Width multipliers and attention levels from published flags."
     image_size = check_image_size(image_size)
-    def parts(flag): return [v for v in flag.split(',') if v.strip()] if isinstance(flag, str) else [flag] if isinstance(flag, (int, float)) else list(flag)
+    def parts(flag):
+        return ([v for v in flag.split(',') if v.strip()] if isinstance(flag, str) else [flag]
+                if isinstance(flag, (int, float)) else list(flag))
     if not (mults := [float(m) for m in parts(channel_mult)]):
         if image_size not in published_mults:
-            raise ValueError(f"no published channel_mult for image_size {image_size}: give one, or one of the sizes {', '.join(map(str, published_mults))}")
+            raise ValueError(f"no published channel_mult for image_size {image_size}: give one, or "
+                             f"one of the sizes {', '.join(map(str, published_mults))}")
         mults = published_mults[image_size]
-    wrong = [r for r in parts(resolutions) if image_size % int(r) or image_size//int(r) not in [2**level for level in range(len(mults))]]
-    if wrong: raise ValueError(f"attention_resolutions must be sides of the {len(mults)} levels of image_size {image_size}, got {wrong[0]}")
-    return [int(m) if m == int(m) else m for m in mults], sorted((image_size//int(r)).bit_length() - 1 for r in parts(resolutions))
+    wrong = [r for r in parts(resolutions) if image_size % int(r)
+             or image_size//int(r) not in [2**level for level in range(len(mults))]]
+    if wrong:
+        raise ValueError(f"attention_resolutions must be sides of the {len(mults)} levels of "
+                         f"image_size {image_size}, got {wrong[0]}")
+    return ([int(m) if m == int(m) else m for m in mults],
+            sorted((image_size//int(r)).bit_length() - 1 for r in parts(resolutions)))
 
 # %% ../nbs/51_adm.ipynb #1a286bf5
-def adm_config(image_size:int=64,           # side of the pictures
-               num_channels:int=128, num_res_blocks:int=2, channel_mult='', attention_resolutions='16,8', # '' for the published multipliers
-               num_heads:int=4, num_head_channels:int=-1, dropout:float=0., # -1: by the number of heads
-               class_cond:bool=False, num_classes:int=1000,                 # labels, and how many
+def adm_config(image_size:int=64,                            # side of the pictures
+               num_channels:int=128, num_res_blocks:int=2,
+               channel_mult='', attention_resolutions='16,8',  # '' for the published multipliers
+               # -1: by the number of heads
+               num_heads:int=4, num_head_channels:int=-1, dropout:float=0.,
+               class_cond:bool=False, num_classes:int=1000,  # labels, and how many
                learn_sigma:bool=False, use_scale_shift_norm:bool=True, resblock_updown:bool=False,
-               image_channels:int=3,        # of the pictures
-               small_size:int=None,         # side of the small picture that an upsampler is shown
-               noise_schedule:str='linear', use_new_attention_order:bool=False, # of its weights; the network is the same
-              ) -> dict:                    # keywords of a UNet
+               image_channels:int=3,  # of the pictures
+               small_size:int=None,   # side of the small picture that an upsampler is shown
+               # of its weights; the network is the same
+               noise_schedule:str='linear', use_new_attention_order:bool=False,
+              ) -> dict:              # keywords of a UNet
     "A U-Net in the flags of guided-diffusion and improved-diffusion (E32)."
-    if small_size is not None and image_size == 512 and not channel_mult: channel_mult = published_mults[256]      # the published upsampler's
+    # the published upsampler's
+    if small_size is not None and image_size == 512 and not channel_mult:
+        channel_mult = published_mults[256]
     mults, attention = levels_of(image_size, channel_mult, attention_resolutions)
-    return dict(in_channels=image_channels, out_channels=image_channels*(2 if learn_sigma else 1), channels=num_channels, mults=mults,
-                blocks=num_res_blocks, attention=attention, heads=num_heads, head_channels=None if num_head_channels == -1 else num_head_channels,
-                dropout=dropout, num_classes=num_classes if class_cond else None, label_required=class_cond, groups=32,
-                scale_shift=use_scale_shift_norm, resample='block' if resblock_updown else 'conv', picture_channels=0 if small_size is None else image_channels)
+    return dict(in_channels=image_channels, out_channels=image_channels*(2 if learn_sigma else 1),
+                channels=num_channels, mults=mults,
+                blocks=num_res_blocks, attention=attention, heads=num_heads,
+                head_channels=None if num_head_channels == -1 else num_head_channels,
+                dropout=dropout, num_classes=num_classes if class_cond else None,
+                label_required=class_cond, groups=32,
+                scale_shift=use_scale_shift_norm, resample='block' if resblock_updown else 'conv',
+                picture_channels=0 if small_size is None else image_channels)
 
 def adm_classifier_config(image_size:int=64, # side of the pictures
-                          classifier_width:int=128, classifier_depth:int=2, classifier_attention_resolutions='32,16,8',
-                          classifier_use_scale_shift_norm:bool=True, classifier_resblock_updown:bool=True, classifier_pool:str='attention',
-                          channel_mult='', num_classes:int=1000, image_channels:int=3) -> dict: # keywords of an EncoderUNet
+                          classifier_width:int=128, classifier_depth:int=2,
+                          classifier_attention_resolutions='32,16,8',
+                          classifier_use_scale_shift_norm:bool=True,
+                          classifier_resblock_updown:bool=True, classifier_pool:str='attention',
+                          # keywords of an EncoderUNet
+                          channel_mult='', num_classes:int=1000, image_channels:int=3) -> dict:
     "A noisy classifier in the flags of guided-diffusion (E32)."
     mults, attention = levels_of(image_size, channel_mult, classifier_attention_resolutions)
-    return dict(num_classes=num_classes, in_channels=image_channels, channels=classifier_width, mults=mults, blocks=classifier_depth,
-                attention=attention, head_channels=64, groups=32, scale_shift=classifier_use_scale_shift_norm,
-                resample='block' if classifier_resblock_updown else 'conv', pool=classifier_pool, size=image_size)
+    return dict(num_classes=num_classes, in_channels=image_channels, channels=classifier_width,
+                mults=mults, blocks=classifier_depth, attention=attention, head_channels=64,
+                groups=32, scale_shift=classifier_use_scale_shift_norm, resample='block'
+                if classifier_resblock_updown else 'conv', pool=classifier_pool, size=image_size)
 
 # %% ../nbs/51_adm.ipynb #b5647ed8
-_adm = dict(attention_resolutions='32,16,8', num_channels=256, num_res_blocks=2, num_head_channels=64, learn_sigma=True, resblock_updown=True)
+_adm = dict(attention_resolutions='32,16,8', num_channels=256, num_res_blocks=2,
+            num_head_channels=64, learn_sigma=True, resblock_updown=True)
 _upsampler = _adm | dict(num_channels=192, class_cond=True)
-adm_flags = {                               # of the published networks, for `adm_config` and, with their weights, `from_guided_diffusion`
-    'imagenet64': _adm | dict(image_size=64, num_channels=192, num_res_blocks=3, dropout=.1, class_cond=True,
+# of the published networks, for `adm_config` and, with their weights, `from_guided_diffusion`
+adm_flags = {
+    'imagenet64': _adm | dict(image_size=64, num_channels=192, num_res_blocks=3, dropout=.1,
+                              class_cond=True,
                               noise_schedule='cosine', use_new_attention_order=True),
     'imagenet128': _adm | dict(image_size=128, num_heads=4, num_head_channels=-1, class_cond=True),
     'imagenet256': _adm | dict(image_size=256, class_cond=True),
     'imagenet256_unconditional': _adm | dict(image_size=256),
     'imagenet512': _adm | dict(image_size=512, class_cond=True),
     'lsun256': _adm | dict(image_size=256, dropout=.1),
-    'upsampler64to256': _upsampler | dict(image_size=256, small_size=64, num_heads=4, num_head_channels=-1),
-    'upsampler128to512': _upsampler | dict(image_size=512, small_size=128, channel_mult='1,1,2,2,4,4', attention_resolutions='32,16')}
+    'upsampler64to256': _upsampler | dict(image_size=256, small_size=64, num_heads=4,
+                                          num_head_channels=-1),
+    'upsampler128to512': _upsampler | dict(image_size=512, small_size=128,
+                                           channel_mult='1,1,2,2,4,4',
+                                           attention_resolutions='32,16')}

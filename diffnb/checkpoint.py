@@ -25,19 +25,23 @@ networks = {'UNet': UNet, 'MLP': MLP, 'EncoderUNet': EncoderUNet}   # what a che
 format_version = 1
 
 # %% ../nbs/32_checkpoint.ipynb #67887d04
-def write_atomic(path,               # file to write or to replace; its folder must exist
-                 data):              # the whole new content: bytes, or a function that writes it to the open file it is given
+def write_atomic(path,  # file to write or to replace; its folder must exist
+                 # the whole new content: bytes, or a function
+                 # that writes it to the open file it is given
+                 data):
     "Replace a file all at once: on any error the old one is still there, and no litter (OSError)."
     path = Path(path)
     temp = path.with_name(f'.{path.name}.tmp')
     try:
         with open(temp, 'wb') as f:
             data(f) if callable(data) else f.write(data)
-            f.flush(); os.fsync(f.fileno())
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(temp, path)
     except BaseException as e:
         with suppress(OSError): temp.unlink()
-        if isinstance(e, OSError): raise type(e)(e.errno, f"cannot write {path}: {e.strerror}") from None
+        if isinstance(e, OSError):
+            raise type(e)(e.errno, f"cannot write {path}: {e.strerror}") from None
         raise
     if os.name == 'posix':
         folder = os.open(path.parent, os.O_RDONLY)
@@ -69,7 +73,7 @@ def unpack_optimizer(tensors:dict, info:dict, # what `pack_optimizer` returned
 # %% ../nbs/32_checkpoint.ipynb #4bb86918
 def save(path,                  # file to write, by custom *.safetensors
          model:Denoiser,        # its net, schedule, predicts, variance and clip are stored
-         ema=None,              # a network, or {name: tensor}: averaged weights; what `load` will use
+         ema=None,  # a network, or {name: tensor}: averaged weights; what `load` will use
          optimizer=None,        # to resume
          rng:dict=None,         # {name: tensor}: states of random number generators, to resume
          step:int=0,            # training steps done
@@ -77,7 +81,8 @@ def save(path,                  # file to write, by custom *.safetensors
          data:dict=None,        # name, shape, levels, classes of the training data, JSON-able
          provenance:dict=None,  # command, seed, ...; library versions are added
          state:dict=None):      # what else resuming needs, JSON-able
-    "Write a checkpoint atomically. ValueError for a network we could not rebuild, OSError if it cannot be written."
+    """Write a checkpoint atomically.
+    ValueError for a network we could not rebuild, OSError if it cannot be written."""
     from safetensors.torch import save as to_bytes
     name = type(model.net).__name__
     if networks.get(name) is not type(model.net):
@@ -85,9 +90,12 @@ def save(path,                  # file to write, by custom *.safetensors
     parts, packed = {'net': model.net.state_dict(), 'rng': rng or {}}, None
     if ema is not None: parts['ema'] = ema if isinstance(ema, dict) else ema.state_dict()
     if optimizer is not None: parts['optimizer'], packed = pack_optimizer(optimizer)
-    tensors = {f'{p}.{k}': v.detach().cpu().contiguous() for p, part in parts.items() for k, v in part.items()}
-    meta = dict(format=format_version, network=dict(name=name, config=model.net.config), predicts=model.predicts, variance=model.variance,
-                clip=model.clip, data=data, config=config, step=step, optimizer=packed, state=state, provenance=(provenance or {}) | versions())
+    tensors = {f'{p}.{k}': v.detach().cpu().contiguous() for p, part in parts.items()
+               for k, v in part.items()}
+    meta = dict(format=format_version, network=dict(name=name, config=model.net.config),
+                predicts=model.predicts, variance=model.variance,
+                clip=model.clip, data=data, config=config, step=step, optimizer=packed, state=state,
+                provenance=(provenance or {}) | versions())
     text = json.dumps(meta, allow_nan=False)
     tensors |= {f'schedule.{k}': v for k, v in model.sched.given.items()}
     write_atomic(path, to_bytes(tensors, {'diffnb': text}))
@@ -95,7 +103,8 @@ def save(path,                  # file to write, by custom *.safetensors
 # %% ../nbs/32_checkpoint.ipynb #dee3db59
 def versions() -> dict: # {'versions': {library: version}}
     "What a file was made with."
-    return dict(versions=dict(diffnb=diffnb.__version__, torch=torch.__version__, python=platform.python_version()))
+    return dict(versions=dict(diffnb=diffnb.__version__, torch=torch.__version__,
+                              python=platform.python_version()))
 
 # %% ../nbs/32_checkpoint.ipynb #94ebb0c8
 model_file = 'model.safetensors'    # a run's checkpoint, inside its folder
@@ -103,37 +112,47 @@ model_file = 'model.safetensors'    # a run's checkpoint, inside its folder
 def shipped() -> list: # names
     "The trained models (and classifiers) that come with the package."
     folder = files('diffnb')/'weights'
-    return sorted(Path(f.name).stem
-                  for f in folder.iterdir() if f.name.endswith('.safetensors')) if folder.is_dir() else []
+    return (sorted(Path(f.name).stem
+                   for f in folder.iterdir() if f.name.endswith('.safetensors'))
+            if folder.is_dir() else [])
 
 def find(path) -> Path: # a file, a run folder, or the name of a shipped model
-    "The checkpoint that is meant. FileNotFoundError says what was looked for, and which models are shipped."
+    """The checkpoint that is meant.
+    FileNotFoundError says what was looked for, and which models are shipped."""
     p = Path(path).expanduser()
     if p.is_file(): return p
     if (p/model_file).is_file(): return p/model_file
     if str(path) in shipped(): return Path(str(files('diffnb')/'weights'/f'{path}.safetensors'))
-    looked = f"the folder {p} holds no {model_file}" if p.is_dir() else f"there is no file or run folder {p}"
-    raise FileNotFoundError(f"{looked}; models that come with diffnb: {', '.join(shipped()) or 'none'}")
+    looked = (f"the folder {p} holds no {model_file}"
+              if p.is_dir() else f"there is no file or run folder {p}")
+    raise FileNotFoundError(
+        f"{looked}; models that come with diffnb: {', '.join(shipped()) or 'none'}")
 
 # %% ../nbs/32_checkpoint.ipynb #fd27a7c5
 def open_tensors(path):  # a file -> safetensors' handle, to be used with `with`
     "Open a safetensors file. ValueError if it is cut short or something else."
     from safetensors import SafetensorError, safe_open
     try: return safe_open(str(path), 'pt')
-    except SafetensorError as e: raise ValueError(f"{path} is not a whole safetensors file ({e}): was it cut short, or is it another format?") from None
+    except SafetensorError as e:
+        raise ValueError(f"{path} is not a whole safetensors file ({e}): was it cut short, or is "
+                         "it another format?") from None
 
 def read_meta(path) -> dict: # a file, a run folder or a shipped name -> the JSON of a checkpoint
-    "What a checkpoint says about itself; no tensor is read. FileNotFoundError, or ValueError if it is not one of ours."
+    """What a checkpoint says about itself; no tensor is read.
+    FileNotFoundError, or ValueError if it is not one of ours."""
     path = find(path)
     with open_tensors(path) as f: text = (f.metadata() or {}).get('diffnb')
     if text is None:
-        raise ValueError(f"{path} is a safetensors file, but not a diffnb checkpoint: its header has no 'diffnb' entry")
+        raise ValueError(f"{path} is a safetensors file, but not a diffnb checkpoint: its header "
+                         "has no 'diffnb' entry")
     try: meta = json.loads(text)
-    except json.JSONDecodeError as e: raise ValueError(f"{path}: its 'diffnb' entry is not JSON ({e})") from None
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{path}: its 'diffnb' entry is not JSON ({e})") from None
     if not isinstance(meta, dict) or not isinstance(meta.get('format'), int):
         raise ValueError(f"{path}: its 'diffnb' entry has no format version")
     if meta['format'] > format_version:
-        raise ValueError(f"{path} has the format version {meta['format']}, this diffnb reads up to {format_version}: update diffnb")
+        raise ValueError(f"{path} has the format version {meta['format']}, this diffnb reads up to "
+                         f"{format_version}: update diffnb")
     for key in ('network', 'predicts', 'variance', 'clip', 'data', 'config', 'step', 'optimizer'):
         if key not in meta: raise ValueError(f"{path}: its 'diffnb' entry lacks {key!r}")
     return meta
@@ -142,30 +161,36 @@ def read_meta(path) -> dict: # a file, a run folder or a shipped name -> the JSO
 def build(meta:dict,            # what `read_meta` returned
           given:dict,           # what its schedule was made of, see `rebuild_schedule`
          ) -> Denoiser:         # with initial weights
-    "The model a checkpoint describes. ValueError for an unknown network, arguments it does not take, or a bad schedule."
+    """The model a checkpoint describes.
+    ValueError for an unknown network, arguments it does not take, or a bad schedule."""
     clip = meta['clip'] and tuple(meta['clip'])
-    return Denoiser(build_network(meta), rebuild_schedule(given), meta['predicts'], meta['variance'], clip)
+    return Denoiser(build_network(meta), rebuild_schedule(given), meta['predicts'],
+                    meta['variance'], clip)
 
 def build_network(meta:dict): # what `read_meta` returned -> a network with initial weights
-    "The network a checkpoint describes, in a fork of the random generator. ValueError as for `build`."
+    """The network a checkpoint describes, in a fork of the random generator.
+    ValueError as for `build`."""
     net = meta['network']
     name, config = (net.get('name'), net.get('config')) if isinstance(net, dict) else (net, None)
     if name not in networks:
         raise ValueError(f"unknown network class {name!r}: this diffnb knows {', '.join(networks)}")
     with torch.random.fork_rng(devices=[]):
         try: return networks[name](**config)
-        except TypeError as e: raise ValueError(f"{name} cannot be built from {config}: {e}") from None
+        except TypeError as e:
+            raise ValueError(f"{name} cannot be built from {config}: {e}") from None
 
 # %% ../nbs/32_checkpoint.ipynb #518f5971
 def load_weights(net:torch.nn.Module, # its weights are overwritten
                  tensors:dict,        # {name: tensor}
                  what:str='the weights'): # named in the error
-    "Fill a network, naming the first tensor that is missing, left over, or of another shape (ValueError)."
+    """Fill a network, naming the first tensor that is
+    missing, left over, or of another shape (ValueError)."""
     own = net.state_dict()
     for key in own:
         if key not in tensors: raise ValueError(f"{what} lack {key!r} of {type(net).__name__}")
         if own[key].shape != tensors[key].shape:
-            raise ValueError(f"{what}: {key!r} has the shape {list(tensors[key].shape)}, {type(net).__name__} needs {list(own[key].shape)}")
+            raise ValueError(f"{what}: {key!r} has the shape {list(tensors[key].shape)}, "
+                             f"{type(net).__name__} needs {list(own[key].shape)}")
     if left := [k for k in tensors if k not in own]:
         raise ValueError(f"{what} hold {left[0]!r}, which {type(net).__name__} does not have")
     net.load_state_dict(tensors)
@@ -179,9 +204,12 @@ def load(path,              # a file, a run folder, or a shipped name such as 'd
          device='cpu',      # where the model shall live
          ema:bool=True,     # averaged weights where the file has them; False: the last ones
         ) -> Denoiser:      # in evaluation mode, no gradients
-    "Rebuild a Denoiser from its checkpoint alone. FileNotFoundError, or ValueError saying what is wrong with the file."
+    """Rebuild a Denoiser from its checkpoint alone.
+    FileNotFoundError, or ValueError saying what is wrong with the file."""
     path, meta = find(path), read_meta(path)
-    if meta['predicts'] is None: raise ValueError(f"{path} holds a network that predicts neither noise nor picture, such as a classifier: use load_network")
+    if meta['predicts'] is None:
+        raise ValueError(f"{path} holds a network that predicts neither noise nor picture, such as "
+                         "a classifier: use load_network")
     with open_tensors(path) as f:
         keys = set(f.keys())
         part = 'ema' if ema and any(k.startswith('ema.') for k in keys) else 'net'
@@ -192,15 +220,20 @@ def load(path,              # a file, a run folder, or a shipped name such as 'd
     return model.to(device).eval().requires_grad_(False)
 
 # %% ../nbs/32_checkpoint.ipynb #bf143571
-def save_network(path, net, sched, # file to write; a network of a known class; the schedule it was trained under
-                 **about):         # step, config, data, provenance: as in `save`
+def save_network(
+        # file to write; a network of a known class; the schedule it was trained under
+        path, net, sched,
+        **about):  # step, config, data, provenance: as in `save`
     "Write a network that is no denoiser, such as a classifier of noisy pictures."
-    save(path, SimpleNamespace(net=net, sched=sched, predicts=None, variance=None, clip=None), **about)
+    save(path, SimpleNamespace(net=net, sched=sched, predicts=None, variance=None, clip=None),
+         **about)
 
 def load_network(path,        # a file, or a shipped name such as 'digits_classifier'
                  device='cpu',
-                ) -> tuple:   # the network, in evaluation mode and without gradients, and its schedule
-    "Rebuild what `save_network` wrote. FileNotFoundError, or ValueError saying what is wrong with the file."
+                # the network, in evaluation mode and without gradients, and its schedule
+                ) -> tuple:
+    """Rebuild what `save_network` wrote.
+    FileNotFoundError, or ValueError saying what is wrong with the file."""
     path, meta = find(path), read_meta(path)
     if meta['predicts'] is not None: raise ValueError(f"{path} holds a Denoiser: use load")
     with open_tensors(path) as f:
@@ -224,15 +257,18 @@ def load_training(path) -> Training: # a file or a run folder
     "Everything of a training checkpoint. ValueError if it holds a model only."
     path, meta = find(path), read_meta(path)
     if meta['optimizer'] is None:
-        raise ValueError(f"{path} holds a model to sample from, without the optimizer that resuming needs")
+        raise ValueError(
+            f"{path} holds a model to sample from, without the optimizer that resuming needs")
     with open_tensors(path) as f:
-        net, ema, rng, optimizer = (read_part(f, part) for part in ('net', 'ema', 'rng', 'optimizer'))
+        net, ema, rng, optimizer = (read_part(f, part)
+                                    for part in ('net', 'ema', 'rng', 'optimizer'))
         return Training(meta, read_part(f, 'schedule'), net, ema,
                         unpack_optimizer(optimizer, meta['optimizer']), rng)
 
 def slim(path,      # a training checkpoint
          out):      # file to write
-    "A copy to share: the averaged weights as the only ones, without optimizer and random states; a quarter of the size."
+    """A copy to share: the averaged weights as the only ones, without optimizer and random states;
+    a quarter of the size."""
     meta = read_meta(path)
     save(out, load(path), step=meta['step'], config=meta['config'], data=meta['data'],
          provenance=meta.get('provenance'))

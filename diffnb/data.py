@@ -25,7 +25,8 @@ def to_signed(pixels:torch.Tensor, # integers in 0..levels-1, any shape
     if pixels.is_floating_point() or pixels.is_complex() or pixels.dtype == torch.bool:
         raise ValueError(f"pixels must be integers in 0..{levels-1}, got dtype {pixels.dtype}")
     low, high = (pixels.min().item(), pixels.max().item()) if pixels.numel() else (0, 0)
-    if low < 0 or high >= levels: raise ValueError(f"pixels must lie in 0..{levels-1}, got {low}..{high}")
+    if low < 0 or high >= levels:
+        raise ValueError(f"pixels must lie in 0..{levels-1}, got {low}..{high}")
     return pixels.float().div_((levels - 1)/2).sub_(1)
 
 def to_uint8(x:torch.Tensor,       # finite, any shape; values outside [-1, 1] are cut off
@@ -33,22 +34,26 @@ def to_uint8(x:torch.Tensor,       # finite, any shape; values outside [-1, 1] a
             ) -> torch.Tensor:     # uint8 in 0..levels-1, same shape
     "The nearest pixel level of each number, the inverse of `to_signed`."
     if not 2 <= levels <= 256: raise ValueError(f"levels must lie in 2..256, got {levels}")
-    if not x.isfinite().all(): raise ValueError("x holds NaN or infinite values: there is no pixel for them")
+    if not x.isfinite().all():
+        raise ValueError("x holds NaN or infinite values: there is no pixel for them")
     return ((x.float() + 1) * ((levels - 1)/2)).round_().clamp_(0, levels - 1).to(torch.uint8)
 
 # %% ../nbs/31_data.ipynb #c2722c39
 class ExampleSet(Dataset):
-    "Examples of one shape, read by the batch; subclasses say how in `read(indices) -> x, indices`: what was read."
-    workers = 0                                                # worker processes that are worth their start
-    def __init__(self, name:str,                               # shown to the user
-                 n:int,                                        # number of examples
-                 shape:tuple,                                  # (C, H, W), or (2,) for points of the plane
-                 levels:int=None,                              # grey levels; None for continuous data
-                 labels=None,                                  # [n] class numbers, or None
-                 classes=()):                                  # their names
+    """Examples of one shape, read by the batch;
+    subclasses say how in `read(indices) -> x, indices`: what was read."""
+    workers = 0                    # worker processes that are worth their start
+    def __init__(self, name:str,   # shown to the user
+                 n:int,            # number of examples
+                 shape:tuple,      # (C, H, W), or (2,) for points of the plane
+                 levels:int=None,  # grey levels; None for continuous data
+                 labels=None,      # [n] class numbers, or None
+                 classes=()):      # their names
         if n == 0: raise ValueError(f"the data set {name!r} is empty")
-        if labels is not None and len(labels) != n: raise ValueError(f"{name}: {n} examples but {len(labels)} labels")
-        self.name, self.n, self.shape, self.levels, self.classes = str(name), n, tuple(shape), levels, tuple(classes)
+        if labels is not None and len(labels) != n:
+            raise ValueError(f"{name}: {n} examples but {len(labels)} labels")
+        self.name, self.n, self.shape, self.levels, self.classes = (
+            str(name), n, tuple(shape), levels, tuple(classes))
         self.labels = None if labels is None else torch.as_tensor(labels).long()
     def __len__(self): return self.n
     def __getitems__(self, indices):
@@ -58,31 +63,38 @@ class ExampleSet(Dataset):
         x, y = self.__getitems__([i])
         return x[0], y[0]
     def __repr__(self):
-        return f"{type(self).__name__}({self.name!r}: {self.n} of shape {self.shape}, levels {self.levels}, {len(self.classes)} classes)"
+        return (f"{type(self).__name__}({self.name!r}: {self.n} of shape {self.shape}, levels "
+                f"{self.levels}, {len(self.classes)} classes)")
 
 # %% ../nbs/31_data.ipynb #9dac4930
 class TensorData(ExampleSet):
-    "A data set in memory: pixel levels [N, C, H, W], scaled when read, or points [N, D] as they are."
-    def __init__(self, name:str,                               # shown to the user
-                 data:torch.Tensor,                            # uint8 [N, C, H, W], or finite floats [N, D] with levels=None
-                 levels:int=256,                               # grey levels; None for continuous data
-                 labels=None, classes=(),                      # [N] class numbers or None, and their names
-                 image_size:int=None):                         # resize and crop to this many pixels a side
-        if levels is None and not (data.ndim == 2 and data.is_floating_point() and data.isfinite().all()):
-            raise ValueError(f"{name}: points must be finite floats of shape [N, D], got {data.dtype} {list(data.shape)}")
+    """A data set in memory:
+    pixel levels [N, C, H, W], scaled when read, or points [N, D] as they are."""
+    def __init__(self, name:str,           # shown to the user
+                 data:torch.Tensor,  # uint8 [N, C, H, W], or finite floats [N, D] with levels=None
+                 levels:int=256,           # grey levels; None for continuous data
+                 labels=None, classes=(),  # [N] class numbers or None, and their names
+                 image_size:int=None):     # resize and crop to this many pixels a side
+        if (levels is None
+                and not (data.ndim == 2 and data.is_floating_point() and data.isfinite().all())):
+            raise ValueError(f"{name}: points must be finite floats of shape [N, D], got "
+                             f"{data.dtype} {list(data.shape)}")
         if levels is not None and (data.ndim != 4 or data.dtype != torch.uint8):
-            raise ValueError(f"{name}: images must be uint8 of shape [N, C, H, W], got {data.dtype} {list(data.shape)}")
+            raise ValueError(f"{name}: images must be uint8 of shape [N, C, H, W], got "
+                             f"{data.dtype} {list(data.shape)}")
         if image_size is not None: data = resize_crop(data, image_size)
         self.data = data if levels else data.float()
         super().__init__(name, len(data), data.shape[1:], levels, labels, classes)
-    def read(self, i): return (to_signed(self.data[i], self.levels) if self.levels else self.data[i]), i
+    def read(self, i):
+        return (to_signed(self.data[i], self.levels) if self.levels else self.data[i]), i
 
 # %% ../nbs/31_data.ipynb #35825cdf
 def check_image_size(image_size):    # pixels a side, or None
     "The image size as an int (or None); ValueError if it is no whole positive number."
     if image_size is None: return None
     if isinstance(image_size, bool) or int(image_size) != image_size or image_size < 1:
-        raise ValueError(f"image_size must be a whole number of pixels, at least 1, got {image_size!r}")
+        raise ValueError(
+            f"image_size must be a whole number of pixels, at least 1, got {image_size!r}")
     return int(image_size)
 
 def resize_crop(images:torch.Tensor, # uint8 [..., C, H, W]
@@ -91,7 +103,8 @@ def resize_crop(images:torch.Tensor, # uint8 [..., C, H, W]
     "Shorter side to `image_size`, antialiased, then the centre square."
     from torchvision.transforms.v2 import functional as F
     image_size = check_image_size(image_size)
-    if images.ndim < 3: raise ValueError(f"only images can be resized, got data of shape {list(images.shape)}")
+    if images.ndim < 3:
+        raise ValueError(f"only images can be resized, got data of shape {list(images.shape)}")
     if images.shape[-2:] == (image_size, image_size): return images
     return F.center_crop(F.resize(images, [image_size], antialias=True), [image_size])
 
@@ -101,7 +114,8 @@ def digits(image_size:int=None) -> TensorData: # [1797, 1, 8, 8] unless resized
     from sklearn.datasets import load_digits
     found = load_digits()
     pixels = torch.from_numpy(found.images.astype(np.uint8))[:, None]
-    return TensorData('digits', pixels, 17, found.target, [str(c) for c in found.target_names], image_size)
+    return TensorData('digits', pixels, 17, found.target, [str(c) for c in found.target_names],
+                      image_size)
 
 # %% ../nbs/31_data.ipynb #65ede783
 toys = {'swiss_roll': swiss_roll, 'moons': moons, 'rings': rings}
@@ -120,12 +134,15 @@ def read_idx(path) -> torch.Tensor:  # a file, gzipped if its name ends in .gz -
     path = Path(path)
     try:
         with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as file: raw = file.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as e: raise ValueError(f"{path} is damaged: {e}") from None
-    if raw[:3] != b'\0\0\x08' or len(raw) < 4 + 4*raw[3]: raise ValueError(f"{path} is not an idx file of bytes")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
+        raise ValueError(f"{path} is damaged: {e}") from None
+    if raw[:3] != b'\0\0\x08' or len(raw) < 4 + 4*raw[3]:
+        raise ValueError(f"{path} is not an idx file of bytes")
     start = 4 + 4*raw[3]
     shape = [int(n) for n in np.frombuffer(raw[4:start], '>u4')]
     if len(raw) != start + math.prod(shape):
-        raise ValueError(f"{path} is damaged: {len(raw) - start} bytes where its header promises {math.prod(shape)}")
+        raise ValueError(f"{path} is damaged: {len(raw) - start} bytes where its header promises "
+                         f"{math.prod(shape)}")
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
 
 # %% ../nbs/31_data.ipynb #421fcb1f
@@ -142,23 +159,30 @@ def fetch(kind:str,        # a class of torchvision.datasets
         raise FileNotFoundError(f"{kind}: no usable files in {root}, and {hint} ({why})") from e
 
 # %% ../nbs/31_data.ipynb #9e6e16d3
-def idx_data(name:str,                         # shown to the user
-             kind:str,                         # 'MNIST' or 'FashionMNIST'
-             root, train=True, download=True,  # folder of the files; which part; may the internet be asked?
-             image_size=None) -> TensorData:   # [N, 1, 28, 28] unless resized
+def idx_data(name:str,                        # shown to the user
+             kind:str,                        # 'MNIST' or 'FashionMNIST'
+             # folder of the files; which part; may the internet be asked?
+             root, train=True, download=True,
+             image_size=None) -> TensorData:  # [N, 1, 28, 28] unless resized
     "MNIST or Fashion-MNIST from idx files, bare or in torchvision's layout."
     import torchvision.datasets
     def find():
-        stems = [f"{'train' if train else 't10k'}-{s}-ubyte" for s in ('images-idx3', 'labels-idx1')]
+        stems = [f"{'train' if train else 't10k'}-{s}-ubyte"
+                 for s in ('images-idx3', 'labels-idx1')]
         for folder in (Path(root)/kind/'raw', Path(root)):
-            paths = [next((p for p in (folder/s, folder/f'{s}.gz') if p.is_file()), None) for s in stems]
+            paths = [next((p for p in (folder/s, folder/f'{s}.gz') if p.is_file()), None)
+                     for s in stems]
             if None not in paths: return paths
     paths = find()
-    if paths is None: fetch(kind, root, download, train=train); paths = find()
+    if paths is None:
+        fetch(kind, root, download, train=train)
+        paths = find()
     images, labels = map(read_idx, paths)
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(f"{paths[0]} and {paths[1]} do not fit together: {list(images.shape)} and {list(labels.shape)}")
-    return TensorData(name, images[:, None], 256, labels, getattr(torchvision.datasets, kind).classes, image_size)
+        raise ValueError(f"{paths[0]} and {paths[1]} do not fit together: {list(images.shape)} and "
+                         f"{list(labels.shape)}")
+    return TensorData(name, images[:, None], 256, labels,
+                      getattr(torchvision.datasets, kind).classes, image_size)
 
 # %% ../nbs/31_data.ipynb #374665fc
 suffixes = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
@@ -166,28 +190,35 @@ suffixes = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '
 class Unreadable(ValueError):
     "An image file that cannot be decoded; the message names it."
 
-def read_header(path) -> tuple:      # an image file -> channels (1 or 3), (height, width) as seen upright
+def read_header(path,       # an image file
+               ) -> tuple:  # channels (1 or 3), (height, width) as seen upright
     "What an image file says about itself, without decoding its pixels."
     from PIL import Image
     try:
         with Image.open(path) as image:
             (w, h), mode = image.size, image.mode
-            known = image.format != 'PNG' or 'exif' in image.info            # else Pillow would look for it behind the pixels
-            if known and image.getexif().get(0x0112, 1) >= 5: w, h = h, w    # lying on its side
+            # else Pillow would look for it behind the pixels
+            known = image.format != 'PNG' or 'exif' in image.info
+            if known and image.getexif().get(0x0112, 1) >= 5: w, h = h, w  # lying on its side
     except Exception as e: raise Unreadable(f"cannot read the image {path}: {e}") from None
-    if mode[0] in 'IF': raise Unreadable(f"{path} has pixels of mode {mode}: only 8-bit images can be used")
+    if mode[0] in 'IF':
+        raise Unreadable(f"{path} has pixels of mode {mode}: only 8-bit images can be used")
     return (1 if mode in ('1', 'L', 'LA') else 3), (h, w)
 
 # %% ../nbs/31_data.ipynb #936d04fb
-def read_image(path, channels:int) -> torch.Tensor: # an image file; 1 or 3 -> uint8 [channels, H, W]
+def read_image(path,              # an image file
+               channels:int,      # 1 or 3
+              ) -> torch.Tensor:  # uint8 [channels, H, W]
     "Decode an image file, upright, without its transparency."
     from torchvision.transforms.functional import pil_to_tensor
     from PIL import Image, ImageOps
     try:
         with Image.open(path) as image:
             if image.mode[0] in 'IF': raise ValueError("only 8-bit images can be used")
-            return pil_to_tensor(ImageOps.exif_transpose(image).convert('L' if channels == 1 else 'RGB'))
-    except Exception as e: raise Unreadable(f"cannot read the image {path}: {e or type(e).__name__}") from None
+            return pil_to_tensor(
+                ImageOps.exif_transpose(image).convert('L' if channels == 1 else 'RGB'))
+    except Exception as e:
+        raise Unreadable(f"cannot read the image {path}: {e or type(e).__name__}") from None
 
 # %% ../nbs/31_data.ipynb #95c36e41
 def same_size(first, size,          # an image file and its (height, width)
@@ -201,33 +232,44 @@ def same_size(first, size,          # an image file and its (height, width)
 # %% ../nbs/31_data.ipynb #e1655f21
 class FileData(ExampleSet):
     "A data set of image files, decoded when read; the next file stands in for an unreadable one."
-    workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
-    def __init__(self, name:str, paths:list,                   # shown to the user; the image files
-                 labels=None, classes=(),                      # [N] class numbers or None, and their names
-                 image_size:int=None,                          # resize and crop to this many pixels a side
-                 headers:int=20_000,                           # look at so many headers at most
-                 unreadable:float=.01):                        # share of the files that may be unreadable, 0 up to 1
+    workers = min(8, len(os.sched_getaffinity(0))
+                  if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+    def __init__(self, name:str, paths:list,  # shown to the user; the image files
+                 labels=None, classes=(),     # [N] class numbers or None, and their names
+                 image_size:int=None,         # resize and crop to this many pixels a side
+                 headers:int=20_000,          # look at so many headers at most
+                 unreadable:float=.01):       # share of the files that may be unreadable, 0 up to 1
         if not len(paths): raise ValueError(f"the data set {name!r} is empty")
-        if not 0 <= unreadable < 1: raise ValueError(f"the share of unreadable files must be in [0, 1), got {unreadable}")
-        self.paths, self.image_size, self.unreadable = [str(p) for p in paths], (image_size := check_image_size(image_size)), unreadable
-        self.bad = torch.zeros(len(paths), dtype=torch.bool).share_memory_()            # what one worker finds, all know
+        if not 0 <= unreadable < 1:
+            raise ValueError(f"the share of unreadable files must be in [0, 1), got {unreadable}")
+        self.paths, self.image_size, self.unreadable = (
+            [str(p) for p in paths], (image_size := check_image_size(image_size)), unreadable)
+        # what one worker finds, all know
+        self.bad = torch.zeros(len(paths), dtype=torch.bool).share_memory_()
         looked = range(0, len(paths), math.ceil(len(paths)/headers))
         seen = {self.paths[k]: h for k in looked if (h := self.attempt(read_header, k))}
         self.sample, (_, size) = next(iter(seen.items()))
-        for path, (_, other) in seen.items(): image_size or same_size(self.sample, size, path, other)
+        for path, (_, other) in seen.items():
+            image_size or same_size(self.sample, size, path, other)
         channels = max(c for c, _ in seen.values())
         self.grey_so_far = channels == 1 and len(looked) < len(paths)
-        super().__init__(name, len(paths), (channels, *((image_size,)*2 if image_size else size)), 256, labels, classes)
+        super().__init__(name, len(paths), (channels, *((image_size,)*2 if image_size else size)),
+                         256, labels, classes)
 
 # %% ../nbs/31_data.ipynb #b75ecb17
 @patch
-def attempt(self:FileData, read, k:int): # a function of a path, which file -> what it returns, or None
-    "Read a file; one that is unreadable is named once and counted. ValueError if there are too many."
+def attempt(self:FileData, read,  # a function of a path
+            k:int,                # which file
+           ):                     # what it returns, or None
+    """Read a file; one that is unreadable is named once and counted.
+    ValueError if there are too many."""
     try: return read(self.paths[k])
     except Unreadable as e:
         known, self.bad[k] = bool(self.bad[k]), True
         if (n := int(self.bad.sum())) > self.unreadable*len(self.paths):
-            raise ValueError(f"{e}; that makes {n} of {len(self.paths)} images, more than the share of {self.unreadable:g} that is allowed (--unreadable)") from None
+            raise ValueError(
+                f"{e}; that makes {n} of {len(self.paths)} images, more than the share of "
+                f"{self.unreadable:g} that is allowed (--unreadable)") from None
         if not known: warnings.warn(f"{e}; another image takes its place", stacklevel=2)
 
 @patch
@@ -246,7 +288,8 @@ def read(self:FileData, i): # LongTensor [B] -> float32 [B, C, H, W], the files 
     images, found = [], i.clone()
     for place, k in enumerate(i.tolist()):
         while (image := self.attempt(self.read_one, k)) is None: k = (k + 1) % len(self)
-        images.append(image); found[place] = k
+        images.append(image)
+        found[place] = k
     return to_signed(torch.stack(images)), found
 
 # %% ../nbs/31_data.ipynb #5b674364
@@ -259,14 +302,17 @@ def folder_data(path,                         # a folder of images
     parts = {p.name for p in root.iterdir() if p.is_dir()}
     held_out = sorted(parts & {'test', 'val', 'valid', 'validation'})
     if 'train' in parts and held_out: root = root/('train' if train else held_out[0])
-    elif not train: raise ValueError(f"{root} has no test part (two sub-folders, train and test, would make one)")
+    elif not train:
+        raise ValueError(
+            f"{root} has no test part (two sub-folders, train and test, would make one)")
     files = sorted(os.path.join(folder, f) for folder, _, names in os.walk(root, followlinks=True)
                    for f in names if f.lower().endswith(suffixes) and not f.startswith('.'))
     if not files: raise FileNotFoundError(f"no images in {root} (looked for {' '.join(suffixes)})")
     first = [os.path.relpath(f, root).split(os.sep) for f in files]
     classes = sorted({f[0] for f in first}) if min(map(len, first)) > 1 else []
     number = {c: i for i, c in enumerate(classes)}
-    return FileData(path, files, [number[f[0]] for f in first] if classes else None, classes, image_size, unreadable=unreadable)
+    return FileData(path, files, [number[f[0]] for f in first] if classes else None, classes,
+                    image_size, unreadable=unreadable)
 
 # %% ../nbs/31_data.ipynb #17a5f3fe
 known = ('digits', *toys, 'mnist', 'fashion_mnist', 'cifar10', 'celeba')
@@ -291,21 +337,24 @@ def load_data(name='digits',            # one of `known`, or a folder of images
     if name and Path(name).is_file():
         raise ValueError(f"{name} is a file: give a folder of images, or one of {', '.join(known)}")
     if os.sep in name: raise FileNotFoundError(f"no folder {name}")
-    raise ValueError(f"unknown data set {name!r}: choose from {', '.join(known)}, or give the path of a folder of images")
+    raise ValueError(f"unknown data set {name!r}: choose from {', '.join(known)}, or give the path "
+                     "of a folder of images")
 
 # %% ../nbs/31_data.ipynb #35ab4553
-def data_root(root=None) -> Path: # a folder that must exist, or None for ~/.cache/diffnb, which is made
+def data_root(root=None) -> Path:  # an existing folder, or None: ~/.cache/diffnb, which is made
     "The folder of downloaded data."
     if root is not None and not Path(root).is_dir():
-        raise FileNotFoundError(f"no folder {root} (make it first if files shall be downloaded to it)")
-    if root is None: (root := Path('~/.cache/diffnb').expanduser()).mkdir(parents=True, exist_ok=True)
+        raise FileNotFoundError(
+            f"no folder {root} (make it first if files shall be downloaded to it)")
+    if root is None:
+        (root := Path('~/.cache/diffnb').expanduser()).mkdir(parents=True, exist_ok=True)
     return Path(root)
 
 def published(name, root, train, image_size, download) -> ExampleSet: # as in `load_data`
     "A published set that torchvision knows."
     if name in ('mnist', 'fashion_mnist'):
-        return idx_data(name, {'mnist': 'MNIST', 'fashion_mnist': 'FashionMNIST'}[name], root, train, download,
-                        image_size)
+        return idx_data(name, {'mnist': 'MNIST', 'fashion_mnist': 'FashionMNIST'}[name], root,
+                        train, download, image_size)
     if name == 'cifar10':
         found = fetch('CIFAR10', root, download, train=train)
         pixels = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
@@ -320,9 +369,14 @@ def epoch_order(n:int, seed:int, epoch:int) -> np.ndarray: # a permutation of 0.
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 class BatchOrder:
-    "The indices of step start, start+1, ... without end, each an array [batch_size]; a `batch_sampler` for DataLoader."
-    def __init__(self, n:int, batch_size:int, seed:int=0, start:int=0): # examples; per batch; which order; first step
-        for name, value, low in (('batch_size', batch_size, 1), ('seed', seed, 0), ('start', start, 0)):
+    """The indices of step start, start+1, ... without end, each an array [batch_size];
+    a `batch_sampler` for DataLoader."""
+    def __init__(self, n:int,     # examples
+                 batch_size:int,  # per batch
+                 seed:int=0,      # which order
+                 start:int=0):    # first step
+        for name, value, low in (('batch_size', batch_size, 1), ('seed', seed, 0),
+                                 ('start', start, 0)):
             if isinstance(value, bool) or int(value) != value or value < low:
                 raise ValueError(f"{name} must be a whole number, at least {low}, got {value!r}")
         self.n, self.batch_size, self.seed, self.start = n, int(batch_size), int(seed), int(start)
@@ -341,30 +395,37 @@ def identity(x): # anything
     "What it is given: the collate function for sets that are read by the batch."
     return x
 
-def read_batches(dataset:ExampleSet,   # what to read
-                 order,                # iterable of index batches
-                 workers:int=None,     # processes; the set's own choice if None
-                 **kwargs):            # to DataLoader, e.g. pin_memory=True -> yields (x [B, ...], y [B])
+def read_batches(dataset:ExampleSet,  # what to read
+                 order,               # iterable of index batches
+                 workers:int=None,    # processes; the set's own choice if None
+                 **kwargs):  # to DataLoader, e.g. pin_memory=True -> yields (x [B, ...], y [B])
     "The examples of each index batch, in that order."
-    loader = DataLoader(dataset, batch_sampler=order, collate_fn=identity, generator=torch.Generator(),
+    loader = DataLoader(dataset, batch_sampler=order, collate_fn=identity,
+                        generator=torch.Generator(),
                         num_workers=dataset.workers if workers is None else workers, **kwargs)
     try: yield from loader
-    except ValueError as e: raise ValueError(str(e).strip().splitlines()[-1].removeprefix('ValueError: ')) from None
+    except ValueError as e:
+        raise ValueError(str(e).strip().splitlines()[-1].removeprefix('ValueError: ')) from None
 
-def batches(dataset:ExampleSet,        # what to read
-            batch_size:int,            # examples a batch; may be larger than the set
-            seed:int=0,                # which order
-            start:int=0,               # first step: what an interrupted run did not see yet
-            workers:int=None,          # processes; the set's own choice if None
-            **kwargs):                 # to DataLoader -> iterator without end of (x [B, ...], y [B])
-    "Shuffled batches for ever: those of step start, start+1, ... of the one order that belongs to the seed."
-    return read_batches(dataset, BatchOrder(len(dataset), batch_size, seed, start), workers, **kwargs)
+def batches(dataset:ExampleSet,  # what to read
+            batch_size:int,      # examples a batch; may be larger than the set
+            seed:int=0,          # which order
+            start:int=0,         # first step: what an interrupted run did not see yet
+            workers:int=None,    # processes; the set's own choice if None
+            **kwargs):           # to DataLoader -> iterator without end of (x [B, ...], y [B])
+    """Shuffled batches for ever: those of step start, start+1, ...
+    of the one order that belongs to the seed."""
+    return read_batches(dataset, BatchOrder(len(dataset), batch_size, seed, start), workers,
+                        **kwargs)
 
 # %% ../nbs/31_data.ipynb #d698d878
 @patch
-def tensor(self:ExampleSet, n:int=None) -> torch.Tensor: # how many, all if None -> float32 [n, ...] in [-1, 1]
+def tensor(self:ExampleSet, n:int=None,  # how many, all if None
+          ) -> torch.Tensor:             # float32 [n, ...] in [-1, 1]
     "All examples, or n that are evenly spaced through the set, as one tensor."
     n = len(self) if n is None else n
-    if not 1 <= n <= len(self): raise ValueError(f"n must lie in 1..{len(self)} for {self.name}, got {n}")
+    if not 1 <= n <= len(self):
+        raise ValueError(f"n must lie in 1..{len(self)} for {self.name}, got {n}")
     indices = torch.arange(n) * len(self) // n
-    return torch.cat([x for x, _ in read_batches(self, indices.split(256), None if n > 1000 else 0)])
+    return torch.cat([x
+                      for x, _ in read_batches(self, indices.split(256), None if n > 1000 else 0)])

@@ -14,7 +14,8 @@ import torch
 def flat(x) -> torch.Tensor: # [n, D] float64
     "Samples [n, ...] as rows of numbers; ValueError for fewer than two or NaN."
     x = torch.as_tensor(x).detach()
-    if x.ndim < 1 or len(x) < 2: raise ValueError(f"a sample needs at least two points, got shape {list(x.shape)}")
+    if x.ndim < 1 or len(x) < 2:
+        raise ValueError(f"a sample needs at least two points, got shape {list(x.shape)}")
     x = x.reshape(len(x), -1).double()
     if not x.isfinite().all(): raise ValueError("the sample contains NaN or infinite values")
     return x
@@ -26,7 +27,8 @@ def energy_distance(x:torch.Tensor,      # sample [n, ...]
     x, y = flat(x), flat(y)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"the samples have different dimensions, {x.shape[1]} and {y.shape[1]}")
-    mean = lambda a, b: torch.stack([torch.cdist(part, b).sum() for part in a.split(1024)]).sum() / (len(a) * len(b))
+    mean = lambda a, b: torch.stack([torch.cdist(part, b).sum()
+                                     for part in a.split(1024)]).sum() / (len(a) * len(b))
     return (2*mean(x, y) - mean(x, x) - mean(y, y)).item()
 
 # %% ../nbs/13_distance.ipynb #37440f05
@@ -34,7 +36,8 @@ def energy_spread(draw,                  # draw(n) -> an exact sample [n, ...]
                   n:int,                 # size of each sample
                   repeats:int=10,        # pairs to average over
                  ) -> float:
-    "Mean energy distance between two independent exact samples of size n: what chance alone produces."
+    """Mean energy distance between two independent exact samples of size n:
+    what chance alone produces."""
     return sum(energy_distance(draw(n), draw(n)) for _ in range(repeats)) / repeats
 
 # %% ../nbs/13_distance.ipynb #0dbc118b
@@ -44,16 +47,21 @@ class Statistics(NamedTuple):
     cov: torch.Tensor     # [D, D] float64, divided by n - 1
     n: int                # number of points
 
-def statistics(batches) -> Statistics: # iterable of [b, ...], as many as there are; a sample in one piece is [x]
-    "Mean and covariance of all rows together, whatever the batches. ValueError for fewer than two rows, NaN, or changing shapes."
+def statistics(
+        # iterable of [b, ...], as many as there are; a sample in one piece is [x]
+        batches) -> Statistics:
+    """Mean and covariance of all rows together, whatever the batches.
+    ValueError for fewer than two rows, NaN, or changing shapes."""
     n, mean, squares = 0, None, 0.
     for x in batches:
         x = x.detach().reshape(len(x), -1).double()
         if not x.isfinite().all(): raise ValueError("the sample contains NaN or infinite values")
         if mean is None: mean = torch.zeros_like(x[0])
-        if x.shape[1] != len(mean): raise ValueError(f"the samples have different dimensions, {len(mean)} and {x.shape[1]}")
+        if x.shape[1] != len(mean):
+            raise ValueError(f"the samples have different dimensions, {len(mean)} and {x.shape[1]}")
         b, apart = len(x), x.mean(0) - mean
-        squares = squares + (x - x.mean(0)).T @ (x - x.mean(0)) + torch.outer(apart, apart) * (n*b / (n + b))
+        squares = (squares + (x - x.mean(0)).T @ (x - x.mean(0))
+                   + torch.outer(apart, apart) * (n*b / (n + b)))
         n, mean = n + b, mean + apart * (b / (n + b))
     if n < 2: raise ValueError(f"a sample needs at least two points, got {n}")
     return Statistics(mean, squares/(n - 1), n)
@@ -66,15 +74,18 @@ def matrix_root(C:torch.Tensor,   # symmetric, eigenvalues of at least 0, [D, D]
     values = values.where(values > values[-1] * len(C) * torch.finfo(C.dtype).eps, 0.)
     return vectors * values.sqrt() @ vectors.T
 
-def frechet_distance_from(a:Statistics, b:Statistics, # of the same dimension
-                         ) -> float:                  # the squared Fréchet distance, in squared units of the sample
+def frechet_distance_from(a:Statistics, b:Statistics,  # of the same dimension
+                         ) -> float:  # the squared Fréchet distance, in squared units of the sample
     "Fréchet distance of two Gaussians from their means and covariances (E33)."
-    if a.mean.shape != b.mean.shape: raise ValueError(f"the samples have different dimensions, {len(a.mean)} and {len(b.mean)}")
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"the samples have different dimensions, {len(a.mean)} and {len(b.mean)}")
     cross = torch.linalg.svdvals(matrix_root(a.cov) @ matrix_root(b.cov)).sum()
-    return max(0., ((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2*cross).item())
+    return max(
+        0., ((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2*cross).item())
 
 def frechet_distance(x:torch.Tensor,     # sample [n, ...]: images, or features of images
                      y:torch.Tensor,     # sample [m, ...] of the same dimension
                     ) -> float:          # the squared Fréchet distance, in squared units of x
-    "Fréchet distance of the Gaussians with the samples' means and covariances (E33); no feature network."
+    """Fréchet distance of the Gaussians with the samples' means and covariances (E33);
+    no feature network."""
     return frechet_distance_from(statistics([flat(x)]), statistics([flat(y)]))

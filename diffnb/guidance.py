@@ -21,71 +21,98 @@ from .data import ExampleSet, batches
 from .train import check_labels, labelled, lr_at
 
 # %% ../nbs/50_guidance.ipynb #6cbbbe81
-def check_scale(scale):                            # of guidance -> the same as a float; ValueError unless finite and at least 0
+def check_scale(scale,  # of guidance
+               ):       # the same as a float; ValueError unless finite and at least 0
     "A guidance scale, checked."
     if not isinstance(scale, Real) or isinstance(scale, bool) or not 0 <= scale < math.inf:
         raise ValueError(f"the guidance scale must be a finite number of at least 0, got {scale!r}")
     return float(scale)
 
-def check_y(y, x_t, num_classes:int=math.inf):     # labels, what they belong to [B, ...], how many classes there are
-    "Labels, one for each example, -1 for none; ValueError otherwise. On a GPU their values are not looked at: each look would stop the queue."
+def check_y(
+        # labels, what they belong to [B, ...], how many classes there are
+        y, x_t, num_classes:int=math.inf):
+    """Labels, one for each example, -1 for none; ValueError otherwise.
+    On a GPU their values are not looked at: each look would stop the queue."""
     if not isinstance(y, torch.Tensor) or y.shape != (len(x_t),) or y.dtype != torch.long:
-        raise ValueError(f"y must be a LongTensor of shape [{len(x_t)}], one label for each example, got {list(y.shape) if isinstance(y, torch.Tensor) else y!r}")
+        raise ValueError(f"y must be a LongTensor of shape [{len(x_t)}], one label for each "
+                         f"example, got {list(y.shape) if isinstance(y, torch.Tensor) else y!r}")
     if y.device.type == 'cpu' and len(y) and not (-1 <= y.min() and y.max() < num_classes):
-        raise ValueError(f"labels lie in 0..{num_classes - 1 if num_classes < math.inf else '...'}, or are -1 for none, got {y.min()}..{y.max()}")
+        raise ValueError(
+            f"labels lie in 0..{num_classes - 1 if num_classes < math.inf else '...'}, or are -1 "
+            f"for none, got {y.min()}..{y.max()}")
 
 # %% ../nbs/50_guidance.ipynb #480d04fd
 class LabelledMixture(nn.Module):
-    "A Gaussian mixture with a label on each component: exact classifier of noisy points, its gradient, and label-conditional noise predictor (E31)."
+    """A Gaussian mixture with a label on each component:
+    exact classifier of noisy points, its gradient, and label-conditional noise predictor (E31)."""
     def __init__(self, mixture:GaussianMixture, sched:Schedule,
-                 labels=None):                     # [K], whole numbers from 0; None: every component is a class of its own
-        super().__init__(); K = len(mixture.means)
-        self.mixture, self.sched, self.labels = mixture, sched, torch.arange(K) if labels is None else torch.as_tensor(labels)
-        if self.labels.shape != (K,) or sorted(set(self.labels.tolist())) != list(range(int(self.labels.max()) + 1)):
-            raise ValueError(f"labels must be {K} whole numbers 0, 1, ... with none left out, got {self.labels.tolist()}")
+                 # [K], whole numbers from 0; None: every component is a class of its own
+                 labels=None):
+        super().__init__()
+        K = len(mixture.means)
+        self.mixture, self.sched, self.labels = (mixture, sched, torch.arange(K)
+                                                 if labels is None else torch.as_tensor(labels))
+        if (self.labels.shape != (K,)
+                or sorted(set(self.labels.tolist())) != list(range(int(self.labels.max()) + 1))):
+            raise ValueError(f"labels must be {K} whole numbers 0, 1, ... with none left out, got "
+                             f"{self.labels.tolist()}")
         self.config = dict(num_classes=int(self.labels.max()) + 1)
 
-    def log_prob(self, x_t, t):                    # [B, ...], int or LongTensor [B] -> logits [B, num_classes]
+    def log_prob(self, x_t, t):  # [B, ...], int or LongTensor [B] -> logits [B, num_classes]
         "log p(y | x_t) of every class, float64."
         share = self.mixture.components(self.sched, x_t, t)[0]
-        own = self.labels.to(share.device) == torch.arange(self.config['num_classes'], device=share.device)[:, None]
-        return torch.where(own, share[:, None], -math.inf).logsumexp(2) - share.logsumexp(1, keepdim=True)
+        own = (self.labels.to(share.device) == torch.arange(self.config['num_classes'],
+                                                            device=share.device)[:, None])
+        return (torch.where(own, share[:, None],
+                            -math.inf).logsumexp(2) - share.logsumexp(1, keepdim=True))
 
-    def gradient(self, x_t, t, y):                 # [B, ...], int or LongTensor [B], LongTensor [B] -> [B, ...]
+    def gradient(self, x_t, t, y):  # [B, ...], int or LongTensor [B], LongTensor [B] -> [B, ...]
         "∇ log p(y | x_t): the score of the class minus the score of all; 0 where y is -1."
         check_y(y, x_t, self.config['num_classes'])
         share, offset, var, _, _ = self.mixture.components(self.sched, x_t, t)
-        pull = -torch.einsum('bke,kde->bkd', offset / var, self.mixture.eigenvectors.to(offset.device))
+        pull = (-torch.einsum('bke,kde->bkd', offset / var,
+                              self.mixture.eigenvectors.to(offset.device)))
         own = torch.where(self.labels.to(y.device) == y[:, None], share, -math.inf).softmax(1)
         shift = torch.where(y[:, None] >= 0, own - share.softmax(1), 0)
         return torch.einsum('bk,bkd->bd', shift, pull).reshape(x_t.shape).to(x_t.dtype)
 
-    def forward(self, x_t, t, y=None):             # as a network: labels, -1 for none -> noise [B, ...]
+    def forward(self, x_t, t, y=None):  # as a network: labels, -1 for none -> noise [B, ...]
         eps = self.mixture.eps(self.sched, x_t, t)
-        return eps if y is None else eps - like(x_t, self.sched.noise(t))[0] * self.gradient(x_t, t, y)
+        return (eps if y is None
+                else eps - like(x_t, self.sched.noise(t))[0] * self.gradient(x_t, t, y))
 
 # %% ../nbs/50_guidance.ipynb #7c63642c
 class ClassifierGuidance(Denoiser):
-    "A denoiser steered by a classifier, towards p(x) p(y|x)^scale: DDPM steps are Algorithm 1, all others Algorithm 2 (E31)."
+    """A denoiser steered by a classifier, towards p(x) p(y|x)^scale:
+    DDPM steps are Algorithm 1, all others Algorithm 2 (E31)."""
     def __init__(self, model:Denoiser,
-                 log_prob_grad,                   # (x_t, t [B], y [B]) -> ∇ log p(y|x_t), x_t's shape; called without y if sampling is
-                 scale:float):                    # at least 0; 1 is Bayes' rule
-        if not isinstance(model, Denoiser): raise ValueError(f"guidance wraps a Denoiser, got {type(model).__name__}")
+                 # (x_t, t [B], y [B]) -> ∇ log p(y|x_t),
+                 # x_t's shape; called without y if sampling is
+                 log_prob_grad,
+                 scale:float):  # at least 0; 1 is Bayes' rule
+        if not isinstance(model, Denoiser):
+            raise ValueError(f"guidance wraps a Denoiser, got {type(model).__name__}")
         super().__init__(model.net, model.sched, model.predicts, model.variance, model.clip)
         self.model, self.log_prob_grad, self.scale = model, log_prob_grad, check_scale(scale)
 
-    def forward(self, *args, **kwargs): raise ValueError("a guided model has no network output of its own: ask its p_mean_variance")
+    def forward(self, *args, **kwargs):
+        raise ValueError("a guided model has no network output of its own: ask its p_mean_variance")
 
-    def gradient(self, x_t, t, y=None):           # as p_mean_variance -> ∇ log p(y|x_t), 0 where y is -1
+    def gradient(self, x_t, t, y=None):  # as p_mean_variance -> ∇ log p(y|x_t), 0 where y is -1
         "What the classifier says, its shape checked."
         if not isinstance(t, torch.Tensor): t = torch.full((len(x_t),), t, device=x_t.device)
         if y is not None: check_y(y, x_t)
         g = self.log_prob_grad(x_t, t) if y is None else self.log_prob_grad(x_t, t, y.clamp(min=0))
-        if g.shape != x_t.shape: raise ValueError(f"log_prob_grad must return the shape of x_t, {list(x_t.shape)}, got {list(g.shape)}")
+        if g.shape != x_t.shape:
+            raise ValueError(f"log_prob_grad must return the shape of x_t, {list(x_t.shape)}, got "
+                             f"{list(g.shape)}")
         return g if y is None else torch.where((y >= 0).reshape(-1, *[1]*(g.ndim - 1)), g, 0)
 
-    def p_mean_variance(self, x_t, t, s=None, variance=None, y=None, **cond) -> Prediction: # as in Denoiser; labels, -1 for no guidance
-        own = dict(y=y) if y is not None and (labelled(self.net) or isinstance(self.model, ClassifierGuidance)) else {}
+    def p_mean_variance(
+            # as in Denoiser; labels, -1 for no guidance
+            self, x_t, t, s=None, variance=None, y=None, **cond) -> Prediction:
+        own = (dict(y=y) if y is not None
+               and (labelled(self.net) or isinstance(self.model, ClassifierGuidance)) else {})
         p = self.model.p_mean_variance(x_t, t, s, variance, **own, **cond)
         if self.scale == 0: return p
         g = self.scale * self.gradient(x_t, t, y)
@@ -96,12 +123,16 @@ class ClassifierGuidance(Denoiser):
 
 # %% ../nbs/50_guidance.ipynb #24b7ef35
 class ClassifierGradient(nn.Module):
-    "∇ log p(y|x_t) of a classifier of noisy data, as `ClassifierGuidance` takes it; the class's part of E31."
-    def __init__(self, classifier):                # net(x_t [B, ...], t [B]) -> logits [B, num_classes]; in evaluation mode
+    """∇ log p(y|x_t) of a classifier of noisy data, as `ClassifierGuidance` takes it;
+    the class's part of E31."""
+    def __init__(self, classifier,  # net(x_t [B, ...], t [B])
+                ):                  # logits [B, num_classes]; in evaluation mode
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, x_t, t, y=None):             # [B, ...], LongTensor [B], labels LongTensor [B] -> [B, ...]
+    def forward(
+            # [B, ...], LongTensor [B], labels LongTensor [B] -> [B, ...]
+            self, x_t, t, y=None):
         with torch.inference_mode(False), torch.enable_grad():
             x = x_t.detach().clone().requires_grad_()
             logits = self.classifier(x, t)
@@ -110,20 +141,28 @@ class ClassifierGradient(nn.Module):
 
 # %% ../nbs/50_guidance.ipynb #5b6e8a28
 class ClassifierFreeGuidance(Denoiser):
-    "A label-conditional denoiser steered by itself without label, towards p(x) p(y|x)^scale; needs a network trained with label dropout (E31)."
-    def __init__(self, model:Denoiser, scale:float, # at least 0; 0: unconditional, 1: conditional
-                 interval:tuple=None,               # (lo, hi): guide at lo <= t <= hi only; elsewhere scale 1
-                 rescale:float=0.):                 # 0..1: how far the output's spread is brought back
-        if not isinstance(model, Denoiser) or type(model).p_mean_variance is not Denoiser.p_mean_variance:
-            raise ValueError(f"classifier-free guidance wraps a plain Denoiser (other guidance goes around it), got {type(model).__name__}")
+    """A label-conditional denoiser steered by itself without label, towards p(x) p(y|x)^scale;
+    needs a network trained with label dropout (E31)."""
+    def __init__(self, model:Denoiser, scale:float,  # at least 0; 0: unconditional, 1: conditional
+                 interval:tuple=None,  # (lo, hi): guide at lo <= t <= hi only; elsewhere scale 1
+                 rescale:float=0.):    # 0..1: how far the output's spread is brought back
+        if (not isinstance(model, Denoiser)
+                or type(model).p_mean_variance is not Denoiser.p_mean_variance):
+            raise ValueError("classifier-free guidance wraps a plain Denoiser (other guidance "
+                             f"goes around it), got {type(model).__name__}")
         super().__init__(model.net, model.sched, model.predicts, model.variance, model.clip)
         if not labelled(model.net) or model.net.config.get('label_required'):
-            raise ValueError("classifier-free guidance needs a network that takes labels and does without (diffnb_train --conditional --label_dropout 0.2)")
-        lo, hi = (1, self.sched.T) if interval is None else interval if isinstance(interval, (tuple, list)) and len(interval) == 2 else (0, 0)
+            raise ValueError("classifier-free guidance needs a network that takes labels and does "
+                             "without (diffnb_train --conditional --label_dropout 0.2)")
+        lo, hi = ((1, self.sched.T) if interval is None else interval
+                  if isinstance(interval, (tuple, list)) and len(interval) == 2 else (0, 0))
         if not (isinstance(lo, int) and isinstance(hi, int) and 1 <= lo <= hi <= self.sched.T):
-            raise ValueError(f"interval must be (lo, hi), whole numbers with 1 <= lo <= hi <= {self.sched.T}, got {interval}")
-        if not isinstance(rescale, Real) or isinstance(rescale, bool) or not 0 <= rescale <= 1: raise ValueError(f"rescale must lie in 0..1, got {rescale}")
-        self.model, self.scale, self.interval, self.rescale = model, check_scale(scale), (lo, hi), rescale
+            raise ValueError("interval must be (lo, hi), whole numbers with 1 <= lo <= hi <= "
+                             f"{self.sched.T}, got {interval}")
+        if not isinstance(rescale, Real) or isinstance(rescale, bool) or not 0 <= rescale <= 1:
+            raise ValueError(f"rescale must lie in 0..1, got {rescale}")
+        self.model, self.scale, self.interval, self.rescale = (
+            model, check_scale(scale), (lo, hi), rescale)
 
 # %% ../nbs/50_guidance.ipynb #b6b5af55
 @patch
@@ -134,25 +173,33 @@ def forward(self:ClassifierFreeGuidance, x_t, t, # as in Denoiser
     check_y(y, x_t, self.net.config['num_classes'])
     t = check_t(t, self.sched.T, low=1)
     inside = (self.interval[0] <= t) & (t <= self.interval[1])
-    if self.rescale and x_t[0].numel() < 2: raise ValueError("rescale compares spreads within an example: it needs at least two numbers in each")
-    if self.scale == 1 or inside is False or y.device.type == 'cpu' and (y < 0).all(): return self.model(x_t, t, y=y, **cond)
+    if self.rescale and x_t[0].numel() < 2:
+        raise ValueError(
+            "rescale compares spreads within an example: it needs at least two numbers in each")
+    if self.scale == 1 or inside is False or y.device.type == 'cpu' and (y < 0).all():
+        return self.model(x_t, t, y=y, **cond)
     twice = lambda v: torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.ndim else v
-    output, o = self.model(twice(x_t), twice(t), y=torch.cat([y, torch.full_like(y, -1)]), **{k: twice(v) for k, v in cond.items()})
+    output, o = self.model(twice(x_t), twice(t), y=torch.cat([y, torch.full_like(y, -1)]),
+                           **{k: twice(v) for k, v in cond.items()})
     told, untold = output.chunk(2)
     scale = self.scale if inside is True else like(x_t, 1 + (self.scale - 1) * inside.double())[0]
     guided = untold + scale * (told - untold)
     if self.rescale:
-        spread = guided.flatten(1).std(1).clamp(min=torch.finfo(guided.dtype).tiny)      # an untrained network says 0 everywhere
+        # an untrained network says 0 everywhere
+        spread = guided.flatten(1).std(1).clamp(min=torch.finfo(guided.dtype).tiny)
         back = self.rescale * told.flatten(1).std(1) / spread + 1 - self.rescale
         guided = guided * like(x_t, back)[0]
     return guided, None if o is None else o.chunk(2)[0]
 
 # %% ../nbs/50_guidance.ipynb #3776f70b
-def train_classifier(net,                       # (x_t [B, ...], t [B]) -> logits [B, num_classes]; trained in place
-                     sched:Schedule, data:ExampleSet, # the denoiser's own schedule; examples with labels
-                     steps:int=1000, batch_size:int=128, lr:float=3e-3, warmup:int=100, weight_decay:float=.1, # of AdamW, a cosine down to 0
-                     seed:int=0,                # of order, times and noise; initial weights are the caller's
-                    ) -> list:                  # losses, one a step; the net is left in evaluation mode, without gradients
+def train_classifier(net,  # (x_t [B, ...], t [B]) -> logits [B, num_classes]; trained in place
+                     # the denoiser's own schedule; examples with labels
+                     sched:Schedule, data:ExampleSet,
+                     steps:int=1000, batch_size:int=128, lr:float=3e-3, warmup:int=100,
+                     weight_decay:float=.1,  # of AdamW, a cosine down to 0
+                     seed:int=0,  # of order, times and noise; initial weights are the caller's
+                    # losses, one a step; the net is left in evaluation mode, without gradients
+                    ) -> list:
     "Train a classifier of noisy data by cross-entropy at uniform t (the classifier of E31)."
     if data.labels is None: raise ValueError(f"{data.name} has no labels to learn")
     if steps < 1: raise ValueError(f"steps must be at least 1, got {steps}")
@@ -166,7 +213,9 @@ def train_classifier(net,                       # (x_t [B, ...], t [B]) -> logit
             for group in optimizer.param_groups: group['lr'] = lr_at(step, steps, lr, warmup)
             x_t, t, _ = noisy(sched, x.to(device))
             loss = F.cross_entropy(net(x_t, t), y.to(device))
-            optimizer.zero_grad(); loss.backward(); optimizer.step()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
             losses.append(loss.detach())
     net.eval().requires_grad_(False)
     return torch.stack(losses).tolist()

@@ -23,19 +23,24 @@ from .train import png
 # %% ../nbs/60_likelihood.ipynb #f2f47851
 def jumps(model, taus=None) -> tuple: # a Denoiser; decreasing times ending in 0, or None for all
     "The steps t → s of a chain: t [S] and s [S], the data's end first."
-    up = torch.tensor((list(range(model.sched.T, -1, -1)) if taus is None else check_taus(taus, model.sched.T))[::-1])
+    up = torch.tensor((list(range(model.sched.T, -1, -1))
+                       if taus is None else check_taus(taus, model.sched.T))[::-1])
     return up[1:], up[:-1]
 
 # %% ../nbs/60_likelihood.ipynb #049e2cff
 @torch.no_grad()
-def prices(model, x0, i, t, s,          # a Denoiser; data [N, ...]; which image, and the jump t → s, each [n]
-           bins, batch_size:int, generator, progress:bool, cond:dict, eps=None) -> torch.Tensor: # [3, n]
-    "For each pair of image and jump, with noise of its own unless the images' eps [N, ...] is given: the bound's term (bits/dim), squared error of the noise, of x_0."
+def prices(
+        model, x0, i, t, s,  # a Denoiser; data [N, ...]; which image, and the jump t → s, each [n]
+        # [3, n]
+        bins, batch_size:int, generator, progress:bool, cond:dict, eps=None) -> torch.Tensor:
+    """For each pair of image and jump, with noise of its own unless the images' eps [N,
+    ...] is given: the bound's term (bits/dim), squared error of the noise, of x_0."""
     from tqdm.auto import tqdm
     if bins is not None: check_grid(x0, bins)
     elif not x0.isfinite().all(): raise ValueError("x0 has NaN or infinite values")
     if batch_size < 1 or not len(x0):
-        raise ValueError(f"batch_size must be at least 1 and x0 hold data, got {batch_size} and {len(x0)} examples")
+        raise ValueError(f"batch_size must be at least 1 and x0 hold data, got {batch_size} and "
+                         f"{len(x0)} examples")
     if eps is not None and eps.shape != x0.shape:
         raise ValueError(f"eps must have x0's shape {list(x0.shape)}, got {list(eps.shape)}")
     each = per_example(cond, x0)
@@ -45,44 +50,54 @@ def prices(model, x0, i, t, s,          # a Denoiser; data [N, ...]; which image
         x, some = x0[i], cond | {k: v[i] for k, v in each.items()}
         z = randn_like(x, generator) if eps is None else eps[i]
         p = model.p_mean_variance(x_t := q_sample(model.sched, x, t, z), t, s, **some)
-        found.append(torch.stack([step_bpd(model.sched, x, x_t, t, p, bins, s), mse(p.eps, z), mse(p.x0, x)]))
+        found.append(torch.stack([step_bpd(model.sched, x, x_t, t, p, bins, s), mse(p.eps, z),
+                                  mse(p.x0, x)]))
     return torch.cat(found, 1)
 
 # %% ../nbs/60_likelihood.ipynb #cfc1f6ed
 class BitsPerDim(NamedTuple):
-    "The bound of each example, taken apart; S is the number of steps, T unless the chain is strided."
+    """The bound of each example, taken apart;
+    S is the number of steps, T unless the chain is strided."""
     total: torch.Tensor      # [B] bits/dim
     terms: torch.Tensor      # [B, S+1] bits/dim: L_0, then the steps, the prior's L_T last
     mse: torch.Tensor        # [B, S+1] squared error of the noise at the S times; 0 for t = 0
     x0_mse: torch.Tensor     # [B, S+1] squared error of x_0
 
-def bits_per_dim(model,                 # a Denoiser
-                 x0:torch.Tensor,       # clean data [B, ...]; images must be on the grid of `bins` values
-                 bins:int=256,          # number of values a pixel can have; None: not images, bits of a density
-                 taus=None,             # times of a strided chain, decreasing, ending in 0; None: all steps
-                 eps:torch.Tensor=None, # [B, ...] noise, the same at every step; None: fresh noise for each
-                 batch_size:int=512,    # of the network calls
-                 generator:torch.Generator=None, progress:bool=False, # of the noise; show a bar?
-                 **cond) -> BitsPerDim: # to the network, tensors [B] too; variance='small' chooses a variance
-    "An upper bound on -log₂ p(x_0) for each example, with one draw of x_t at every step: B·S network evaluations (E9, E10, E11, E33)."
+def bits_per_dim(model,                                                # a Denoiser
+                 # clean data [B, ...]; images must be on the grid of `bins` values
+                 x0:torch.Tensor,
+                 # number of values a pixel can have; None: not images, bits of a density
+                 bins:int=256,
+                 taus=None,  # times of a strided chain, decreasing, ending in 0; None: all steps
+                 # [B, ...] noise, the same at every step; None: fresh noise for each
+                 eps:torch.Tensor=None,
+                 batch_size:int=512,                                   # of the network calls
+                 generator:torch.Generator=None, progress:bool=False,  # of the noise; show a bar?
+                 # to the network, tensors [B] too; variance='small' chooses a variance
+                 **cond) -> BitsPerDim:
+    """An upper bound on -log₂ p(x_0) for each example, with one draw of x_t at every step:
+    B·S network evaluations (E9, E10, E11, E33)."""
     t, s = jumps(model, taus)
     B, S = len(x0), len(t)
-    found = prices(model, x0, torch.arange(B).repeat(S), t.repeat_interleave(B), s.repeat_interleave(B),
-                   bins, batch_size, generator, progress, cond, eps)
+    found = prices(model, x0, torch.arange(B).repeat(S), t.repeat_interleave(B),
+                   s.repeat_interleave(B), bins, batch_size, generator, progress, cond, eps)
     L, mse, x0_mse = found.reshape(3, S, B).mT
     L_T = (prior_kl(model.sched, x0, int(t[-1])) / (x0[0].numel() * math.log(2))).to(L)
     terms, zero = torch.cat([L, L_T[:, None]], 1), torch.zeros_like(L[:, :1])
     return BitsPerDim(terms.sum(1), terms, torch.cat([zero, mse], 1), torch.cat([zero, x0_mse], 1))
 
 # %% ../nbs/60_likelihood.ipynb #20e4ea6a
-def expected_terms(sched,                   # the noise schedule
-                   x0_mse:torch.Tensor,     # [T+1] float64, the error e_t of x_0 at each t
-                   taus=None,               # as in bits_per_dim
-                  ) -> tuple:               # times t [S-1]; a dict of terms [S-1] bits/dim for 'small', 'large' and 'best'
-    "What each step but the last (the decoder's) costs on average with a fixed variance, given the network's error (E12, E21)."
+def expected_terms(sched,                # the noise schedule
+                   x0_mse:torch.Tensor,  # [T+1] float64, the error e_t of x_0 at each t
+                   taus=None,            # as in bits_per_dim
+                  # times t [S-1]; a dict of terms [S-1] bits/dim for 'small', 'large' and 'best'
+                  ) -> tuple:
+    """What each step but the last (the decoder's) costs on average
+    with a fixed variance, given the network's error (E12, E21)."""
     t, s = (u[1:] for u in jumps(SimpleNamespace(sched=sched), taus))
     if x0_mse.shape != (sched.T + 1,):
-        raise ValueError(f"x0_mse must have the shape [{sched.T + 1}], for t = 0..T, got {list(x0_mse.shape)}")
+        raise ValueError(
+            f"x0_mse must have the shape [{sched.T + 1}], for t = 0..T, got {list(x0_mse.shape)}")
     small, large, *_ = small_large(sched, t, s)
     best = small + posterior_coefficients(sched, t, s)[0]**2 * x0_mse[t]
     price = lambda var: ((var/small).log() + best/var - 1) / (2*math.log(2))
@@ -91,27 +106,34 @@ def expected_terms(sched,                   # the noise schedule
 # %% ../nbs/60_likelihood.ipynb #43c7ff94
 class Estimate(NamedTuple):
     "The mean bound over a data set, estimated from a few network evaluations."
-    total: float             # bits/dim
-    standard_error: float    # of the total: by the draws of images, times and noise, as far as they were drawn
-    parts: dict              # 'L_0', 'steps', 'L_T' -> (bits/dim, standard error)
-    calls: int               # network evaluations
-    t: torch.Tensor          # [n] the times drawn, except for the pilot's
-    bits: torch.Tensor       # [n] the term of the bound there, bits/dim
-    weight: torch.Tensor     # [n] so that (weight*bits).sum() estimates the sum of L_0 and the steps
+    total: float          # bits/dim
+    # of the total: by the draws of images, times and noise, as far as they were drawn
+    standard_error: float
+    parts: dict           # 'L_0', 'steps', 'L_T' -> (bits/dim, standard error)
+    calls: int            # network evaluations
+    t: torch.Tensor       # [n] the times drawn, except for the pilot's
+    bits: torch.Tensor    # [n] the term of the bound there, bits/dim
+    weight: torch.Tensor  # [n] so that (weight*bits).sum() estimates the sum of L_0 and the steps
 
 # %% ../nbs/60_likelihood.ipynb #4c1ab565
-def pilot(price, S:int, calls:int) -> tuple: # price(k): terms of random images at steps k; steps; calls to spend
-    "A probability for each of the steps 1..S, in proportion to the root mean square of its terms; and the calls spent."
+def pilot(price,                # price(k): terms of random images at steps k
+          S:int,                # steps
+          calls:int) -> tuple:  # calls to spend
+    """A probability for each of the steps 1..S, in proportion to the root mean square of its terms;
+    and the calls spent."""
     grid = torch.logspace(0, math.log10(S), 32).round().long().unique()
     each = max(calls//len(grid), 2)
-    size = price((grid - 1).repeat_interleave(each)).reshape(len(grid), each).square().mean(1).sqrt()
+    size = price((grid - 1).repeat_interleave(each)).reshape(len(grid), each).square().mean(
+        1).sqrt()
     p = log_interpolate(grid, size, S)
     return .9*p/p.sum() + .1/S, each*len(grid)
 
-def stratified(p, K:int, generator=None) -> torch.Tensor: # probabilities [S]; number of slices -> steps [2K]
+def stratified(
+        # probabilities [S]; number of slices -> steps [2K]
+        p, K:int, generator=None) -> torch.Tensor:
     "Two draws from each of K equal slices of the probability, next to each other."
-    u = torch.rand(K, 2, generator=generator, device='cpu' if generator is None else generator.device,
-                   dtype=torch.float64)
+    u = torch.rand(K, 2, generator=generator,
+                   device='cpu' if generator is None else generator.device, dtype=torch.float64)
     u = (torch.arange(K)[:, None] + u.cpu()).flatten() / K
     return torch.searchsorted(p.cumsum(0), u).clamp(max=len(p) - 1)
 
@@ -121,27 +143,36 @@ def pair_mean(v) -> tuple: # values of stratified draws [2K] -> their mean, its 
     return (a + b).mean().item()/2, ((a - b)**2).sum().sqrt().item()/len(v)
 
 # %% ../nbs/60_likelihood.ipynb #8bb24fc0
-def estimate_bits_per_dim(model, x0:torch.Tensor, # a Denoiser; the data set [N, ...]
-                          calls:int=10_000,       # network evaluations, at least 200
-                          bins:int=256, taus=None, batch_size:int=512, # as in bits_per_dim
-                          generator:torch.Generator=None, progress:bool=False, **cond, # as in bits_per_dim
+def estimate_bits_per_dim(model, x0:torch.Tensor,  # a Denoiser; the data set [N, ...]
+                          calls:int=10_000,        # network evaluations, at least 200
+                          bins:int=256, taus=None, batch_size:int=512,  # as in bits_per_dim
+                          # as in bits_per_dim
+                          generator:torch.Generator=None, progress:bool=False, **cond,
                          ) -> Estimate:
-    "The mean of bits_per_dim(...).total over x0, unbiased, from random pairs of image and step (E24, E33)."
+    """The mean of bits_per_dim(...).total over x0, unbiased,
+    from random pairs of image and step (E24, E33)."""
     if isinstance(calls, float) or calls < 200 or not len(x0):
-        raise ValueError(f"calls must be a whole number of at least 200, and x0 hold data, got {calls} and {len(x0)} examples")
-    (t, s), N, device = jumps(model, taus), len(x0), 'cpu' if generator is None else generator.device
-    L_T = sum(prior_kl(model.sched, x, int(t[-1])).sum().item() for x in x0.split(4096)) / (x0.numel() * math.log(2))
+        raise ValueError("calls must be a whole number of at least 200, and x0 hold data, got "
+                         f"{calls} and {len(x0)} examples")
+    (t, s), N, device = (jumps(model, taus), len(x0),
+                         'cpu' if generator is None else generator.device)
+    L_T = sum(prior_kl(model.sched, x, int(t[-1])).sum().item()
+              for x in x0.split(4096)) / (x0.numel() * math.log(2))
     def price(k, progress=False): # bits at the steps k, of random images
         i = torch.randint(N, k.shape, generator=generator, device=device).cpu()
-        found = prices(model, x0, i, t[k], s[k], bins, batch_size, generator, progress, cond)[0].double().cpu()
+        found = prices(model, x0, i, t[k], s[k], bins, batch_size, generator, progress,
+                       cond)[0].double().cpu()
         if found.isfinite().all(): return found
-        raise ValueError(f"the bound is NaN or infinite at t = {t[k][~found.isfinite()].min()}: is the network trained?")
+        raise ValueError(f"the bound is NaN or infinite at t = {t[k][~found.isfinite()].min()}: is "
+                         "the network trained?")
     p, spent = pilot(price, len(t), calls//8)
     k = stratified(p, (calls - spent)//2, generator)
     bits = price(k, progress)
     v = bits / p[k]
-    (total, se), parts = pair_mean(v), dict(L_0=pair_mean(v*(k == 0)), steps=pair_mean(v*(k > 0)), L_T=(L_T, 0.))
-    return Estimate(total + L_T, se, parts, calls=spent + len(k), t=t[k], bits=bits, weight=1/(len(k)*p[k]))
+    (total, se), parts = pair_mean(v), dict(L_0=pair_mean(v*(k == 0)), steps=pair_mean(v*(k > 0)),
+                                            L_T=(L_T, 0.))
+    return Estimate(total + L_T, se, parts, calls=spent + len(k), t=t[k], bits=bits,
+                    weight=1/(len(k)*p[k]))
 
 # %% ../nbs/60_likelihood.ipynb #20899be4
 def bits_picture(found:Estimate,     # what estimate_bits_per_dim returned
@@ -149,15 +180,21 @@ def bits_picture(found:Estimate,     # what estimate_bits_per_dim returned
                 ) -> bytes:          # a PNG file
     "Where the bits go: the cost of each step, and the sum from the data's end."
     from matplotlib.figure import Figure
-    fig = Figure(figsize=(8, 3), layout='constrained'); axes = fig.subplots(1, 2)
-    order = found.t.argsort(); t, bits, weight = (v[order] for v in (found.t, found.bits, found.weight))
+    fig = Figure(figsize=(8, 3), layout='constrained')
+    axes = fig.subplots(1, 2)
+    order = found.t.argsort()
+    t, bits, weight = (v[order] for v in (found.t, found.bits, found.weight))
     edges = torch.logspace(0, math.log10(int(t[-1]) + 1), 33)
     group = torch.bucketize(t.float(), edges, right=True)
     mean = lambda v: group.bincount(v*weight, minlength=34) / group.bincount(weight, minlength=34)
-    top = mean(bits).nan_to_num().max().item(); some = mean(bits) > top/1e5         # L_0 may be nothing, or negative
-    curve(axes[0], mean(t.double())[some], mean(bits)[some], 'prediction', marker='.'); axes[0].loglog()
+    top = mean(bits).nan_to_num().max().item()
+    some = mean(bits) > top/1e5  # L_0 may be nothing, or negative
+    curve(axes[0], mean(t.double())[some], mean(bits)[some], 'prediction', marker='.')
+    axes[0].loglog()
     axes[0].set_ylim(top/1e5, 2*top)
-    curve(axes[1], t, (bits*weight).cumsum(0), 'prediction'); axes[1].set_xscale('log')
-    label(axes[0], 't', 'bits/dim of a step'); label(axes[1], 't', 'bits/dim up to t, without L_T')
+    curve(axes[1], t, (bits*weight).cumsum(0), 'prediction')
+    axes[1].set_xscale('log')
+    label(axes[0], 't', 'bits/dim of a step')
+    label(axes[1], 't', 'bits/dim up to t, without L_T')
     if title: fig.suptitle(title, fontsize=10)
     return png(fig.savefig)

@@ -19,29 +19,42 @@ import torch.nn.functional as F
 from .distance import Statistics, frechet_distance_from, statistics
 from .schedule import cosine_schedule
 from .unet import EncoderUNet
-from .data import ExampleSet, TensorData, batches, load_data, read_batches, to_signed, to_uint8
-from .checkpoint import load_network, open_tensors, read_meta, save_network, versions, write_atomic
+from .data import (ExampleSet, TensorData, batches, load_data, read_batches, to_signed,
+                         to_uint8)
+from .checkpoint import (load_network, open_tensors, read_meta, save_network, versions,
+                               write_atomic)
 from .train import lr_at
 
 # %% ../nbs/61_metrics.ipynb #77e82c60
-def as_file(x:torch.Tensor,     # pictures [n, C, H, W], uint8 or floats with white at 1 and black at -1; or points [n, D]
-           ) -> torch.Tensor:   # uint8 [n, C, H, W]; points: as they are
+def as_file(
+        # pictures [n, C, H, W], uint8 or floats with white at 1 and black at -1; or points [n, D]
+        x:torch.Tensor,
+        ) -> torch.Tensor:  # uint8 [n, C, H, W]; points: as they are
     "Pictures as an image file would hold them. ValueError for another shape or range, or NaN."
     if x.ndim == 2 and x.is_floating_point(): return x
-    if x.ndim != 4 or x.shape[1] not in (1, 3): raise ValueError(f"pictures have the shape [n, 1 or 3, H, W], got {list(x.shape)}")
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"pictures have the shape [n, 1 or 3, H, W], got {list(x.shape)}")
     if x.dtype == torch.uint8: return x
-    if not x.is_floating_point(): raise ValueError(f"pictures are uint8, or floats in [-1, 1], got {x.dtype}")
-    if x.numel() and x.min() >= 0 and x.max() > 2: raise ValueError(f"floats from {x.min():.3g} to {x.max():.3g} look like levels 0..255: give them as uint8, or scaled to [-1, 1]")
+    if not x.is_floating_point():
+        raise ValueError(f"pictures are uint8, or floats in [-1, 1], got {x.dtype}")
+    if x.numel() and x.min() >= 0 and x.max() > 2:
+        raise ValueError(f"floats from {x.min():.3g} to {x.max():.3g} look like levels 0..255: "
+                         "give them as uint8, or scaled to [-1, 1]")
     return to_uint8(x)
 
-def picture_batches(x,                  # pictures as for `as_file`, or a data set
-                    batch_size:int=256):# pictures at once; has no influence on any result -> yields uint8 [b, C, H, W]
+def picture_batches(x,  # pictures as for `as_file`, or a data set
+                    # pictures at once; has no influence on
+                    # any result -> yields uint8 [b, C, H, W]
+                    batch_size:int=256):
     "All pictures in their order, as files would hold them; the last batch may be smaller."
-    if isinstance(x, ExampleSet): parts = (part for part, _ in read_batches(x, torch.arange(len(x)).split(batch_size)))
+    if isinstance(x, ExampleSet):
+        parts = (part for part, _ in read_batches(x, torch.arange(len(x)).split(batch_size)))
     else: parts = x.split(batch_size)
     for part in parts: yield as_file(part)
 
-def fingerprint(x, batch_size:int=256) -> dict: # as in `picture_batches` -> n, shape, sha256 of the bytes
+def fingerprint(
+        # as in `picture_batches` -> n, shape, sha256 of the bytes
+        x, batch_size:int=256) -> dict:
     "Which pictures, and how many: the same for the same bytes, however they are stored."
     digest, n, shape = hashlib.sha256(), 0, None
     for part in picture_batches(x, batch_size):
@@ -69,12 +82,15 @@ def scaled(x): # uint8 -> [-1, 1]; points as they are
 
 def pixel_features() -> Features:
     "The numbers of a picture, in -1..1, in one row."
-    return Features(lambda x: scaled(x).flatten(1), dict(name='pixels', sha256=None, rule='levels 0..255 to -1..1'))
+    return Features(lambda x: scaled(x).flatten(1),
+                    dict(name='pixels', sha256=None, rule='levels 0..255 to -1..1'))
 
 def own_features(call) -> Features: # a function or module: pictures in [-1, 1] -> [b, D]
     "Features of your own; a module is known by its weights, a function only by its name."
     weights = tensor_hash(call.state_dict()) if isinstance(call, torch.nn.Module) else None
-    return Features(lambda x: call(scaled(x)), dict(name=getattr(call, '__name__', type(call).__name__), sha256=weights, rule='levels 0..255 to -1..1'))
+    return Features(lambda x: call(scaled(x)),
+                    dict(name=getattr(call, '__name__', type(call).__name__), sha256=weights,
+                         rule='levels 0..255 to -1..1'))
 
 # %% ../nbs/61_metrics.ipynb #ee6e1051
 def train_clean_classifier(data:ExampleSet,    # pictures with labels
@@ -83,92 +99,132 @@ def train_clean_classifier(data:ExampleSet,    # pictures with labels
                            lr:float=3e-3,      # highest learning rate
                            seed:int=0,         # of the weights, the order and the dropout
                           ) -> EncoderUNet:    # in evaluation mode, without gradients
-    "Train a small classifier of clean pictures, whose last but one layer gives features. ValueError without labels."
-    if data.labels is None or not data.classes: raise ValueError(f"{data.name} has no labels: a classifier cannot be trained")
+    """Train a small classifier of clean pictures, whose last but one layer gives features.
+    ValueError without labels."""
+    if data.labels is None or not data.classes:
+        raise ValueError(f"{data.name} has no labels: a classifier cannot be trained")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = EncoderUNet(len(data.classes), data.shape[0], channels=8, mults=(1, 2, 4), groups=4, resample='pool', dropout=.1)
+        net = EncoderUNet(len(data.classes), data.shape[0], channels=8, mults=(1, 2, 4), groups=4,
+                          resample='pool', dropout=.1)
         optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=.01)
         for step, (x, y) in enumerate(islice(batches(data, batch_size, seed), steps)):
             for group in optimizer.param_groups: group['lr'] = lr_at(step, steps, lr, warmup=100)
             loss = F.cross_entropy(net(x, torch.zeros_like(y)), y)
-            optimizer.zero_grad(); loss.backward(); optimizer.step()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     return net.eval().requires_grad_(False)
 
 @torch.no_grad()
 def accuracy(net, data:ExampleSet) -> float: # of `train_clean_classifier`; pictures with labels
     "Share of the pictures that get their label."
-    right = [(net(x, torch.zeros_like(y)).argmax(1) == y) for x, y in read_batches(data, torch.arange(len(data)).split(256))]
+    right = [(net(x, torch.zeros_like(y)).argmax(1) == y)
+             for x, y in read_batches(data, torch.arange(len(data)).split(256))]
     return torch.cat(right).double().mean().item()
 
 # %% ../nbs/61_metrics.ipynb #bf240726
 def split(data:TensorData, every:int=5) -> tuple: # data in memory -> train, held out
     "Hold out every fifth example."
     held = torch.arange(len(data)) % every == 0
-    part = lambda keep: TensorData(data.name, data.data[keep], data.levels, data.labels[keep], data.classes)
+    part = lambda keep: TensorData(data.name, data.data[keep], data.levels, data.labels[keep],
+                                   data.classes)
     return part(~held), part(held)
 
-def ship_classifier(out, name:str, steps:int, # file to write; 'digits' or another set that `load_data` knows; optimizer steps
-                    root=None, seed:int=0) -> dict: # folder of the data's files; of the training -> provenance
+def ship_classifier(
+        # file to write; 'digits' or another set that `load_data` knows; optimizer steps
+        out, name:str, steps:int,
+        root=None, seed:int=0) -> dict:  # folder of the data's files; of the training -> provenance
     "Train the classifier of a data set, and store it with its accuracy on examples it never saw."
-    train, held_out = split(load_data(name)) if name == 'digits' else (load_data(name, root, train=part) for part in (True, False))
+    train, held_out = (split(load_data(name)) if name == 'digits'
+                       else (load_data(name, root, train=part) for part in (True, False)))
     net = train_clean_classifier(train, steps, seed=seed)
-    provenance = dict(command=f"diffnb.metrics.ship_classifier({str(Path(out).name)!r}, {name!r}, {steps})", seed=seed,
-                      trained_on=len(train), held_out=len(held_out), accuracy=accuracy(net, held_out))
-    about = dict(name=name, shape=list(train.shape), levels=train.levels, classes=list(train.classes))
+    provenance = dict(
+        command=f"diffnb.metrics.ship_classifier({str(Path(out).name)!r}, {name!r}, {steps})",
+        seed=seed, trained_on=len(train), held_out=len(held_out), accuracy=accuracy(net, held_out))
+    about = dict(name=name, shape=list(train.shape), levels=train.levels,
+                 classes=list(train.classes))
     save_network(out, net, cosine_schedule(), step=steps, data=about, provenance=provenance)
     return provenance
 
 # %% ../nbs/61_metrics.ipynb #3137d4d2
-def classifier_features(weights,        # a file of `ship_classifier`, or 'digits_features', 'fashion_mnist_features'
-                        device='cpu') -> Features:
-    "What a classifier sees before its last layer. FileNotFoundError; ValueError if the file holds no classifier of pictures."
+def classifier_features(
+        weights,  # a file of `ship_classifier`, or 'digits_features', 'fashion_mnist_features'
+        device='cpu') -> Features:
+    """What a classifier sees before its last layer. FileNotFoundError;
+    ValueError if the file holds no classifier of pictures."""
     net, _ = load_network(weights, device)
     about = read_meta(weights)['data'] or {}
-    if not isinstance(net, EncoderUNet) or not isinstance(net.out[-1], torch.nn.Linear) or 'shape' not in about:
-        raise ValueError(f"{weights} holds no classifier whose last layer is linear and whose data are known")
+    if (not isinstance(net, EncoderUNet) or not isinstance(net.out[-1], torch.nn.Linear)
+            or 'shape' not in about):
+        raise ValueError(
+            f"{weights} holds no classifier whose last layer is linear and whose data are known")
     sha256, shape = tensor_hash(net.state_dict()), tuple(about['shape'])
     net.out[-1] = torch.nn.Identity()
     def call(x):
-        if x.shape[1:] != shape: raise ValueError(f"the classifier {weights} takes pictures of shape {list(shape)}, got {list(x.shape[1:])}: resize them first (image_size)")
+        if x.shape[1:] != shape:
+            raise ValueError(f"the classifier {weights} takes pictures of shape {list(shape)}, got "
+                             f"{list(x.shape[1:])}: resize them first (image_size)")
         return net(scaled(x).to(device), torch.zeros(len(x), dtype=torch.long, device=device))
-    return Features(call, dict(name='classifier', weights=Path(weights).name, sha256=sha256, rule='levels 0..255 to -1..1, no resizing, input of the last layer'))
+    return Features(call, dict(name='classifier', weights=Path(weights).name, sha256=sha256,
+                               rule='levels 0..255 to -1..1, no resizing, input of the last layer'))
 
 # %% ../nbs/61_metrics.ipynb #037a990f
-def inception_features(weights=None,               # file of the published weights (torch-fidelity's); None: torchmetrics downloads it
-                       device='cpu',
-                       resize:str='antialias',     # to 299 x 299: 'antialias', or 'tensorflow' as in the first FIDs
-                      ) -> Features:
-    "The 2048 pooled features of the published FIDs. FileNotFoundError or ValueError for the weights, ModuleNotFoundError without torch-fidelity."
-    if resize not in ('antialias', 'tensorflow'): raise ValueError(f"resize must be 'antialias' or 'tensorflow', got {resize!r}")
-    if weights is not None and not Path(weights).expanduser().is_file(): raise FileNotFoundError(f"there is no file {weights} with Inception's weights")
+def inception_features(
+        # file of the published weights (torch-fidelity's); None: torchmetrics downloads it
+        weights=None,
+        device='cpu',
+        resize:str='antialias',  # to 299 x 299: 'antialias', or 'tensorflow' as in the first FIDs
+        ) -> Features:
+    """The 2048 pooled features of the published FIDs.
+    FileNotFoundError or ValueError for the weights, ModuleNotFoundError without torch-fidelity."""
+    if resize not in ('antialias', 'tensorflow'):
+        raise ValueError(f"resize must be 'antialias' or 'tensorflow', got {resize!r}")
+    if weights is not None and not Path(weights).expanduser().is_file():
+        raise FileNotFoundError(f"there is no file {weights} with Inception's weights")
     from torchmetrics.image.fid import NoTrainInceptionV3
     path = None if weights is None else str(Path(weights).expanduser())
-    try: net = NoTrainInceptionV3('inception-v3-compat', ['2048'], path, antialias=resize == 'antialias')
-    except ModuleNotFoundError: raise ModuleNotFoundError("Inception needs torch-fidelity: pip install torch-fidelity") from None
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as e:
-        if path: raise ValueError(f"{weights} does not hold Inception's weights: {' '.join(str(e).split())[:200]}") from None
-        raise FileNotFoundError(f"Inception's weights could not be downloaded, give their file as weights=PATH: {e}") from None
+    try:
+        net = NoTrainInceptionV3('inception-v3-compat', ['2048'], path,
+                                 antialias=resize == 'antialias')
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "Inception needs torch-fidelity: pip install torch-fidelity") from None
+    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, EOFError,
+            pickle.UnpicklingError) as e:
+        if path:
+            raise ValueError(f"{weights} does not hold Inception's weights: "
+                             f"{' '.join(str(e).split())[:200]}") from None
+        raise FileNotFoundError("Inception's weights could not be downloaded, give their file as "
+                                f"weights=PATH: {e}") from None
     net = net.to(device).eval().requires_grad_(False)
-    rule = f"grey as three equal channels, bilinear to 299 x 299 ({resize}), on floats without rounding"
+    rule = (f"grey as three equal channels, bilinear to 299 x 299 ({resize}), on floats without "
+            "rounding")
     return Features(lambda x: net(x.to(device).expand(-1, 3, -1, -1)),
-                    dict(name='inception', weights=Path(path).name if path else 'torchmetrics', sha256=tensor_hash(net.state_dict()), rule=rule))
+                    dict(name='inception', weights=Path(path).name if path else 'torchmetrics',
+                         sha256=tensor_hash(net.state_dict()), rule=rule))
 
 # %% ../nbs/61_metrics.ipynb #10fa772c
-def features_of(which='pixels',   # 'pixels', 'classifier', 'inception', a function, a module, or a Features
-                weights=None,     # of the classifier (a file or a shipped name) or of Inception (a file)
-                device='cpu', resize:str='antialias', # where the network works; of Inception only
-               ) -> Features:
+def features_of(
+        which='pixels',  # 'pixels', 'classifier', 'inception', a function, a module, or a Features
+        weights=None,  # of the classifier (a file or a shipped name) or of Inception (a file)
+        device='cpu', resize:str='antialias',  # where the network works; of Inception only
+        ) -> Features:
     "Features by name. ValueError for an unknown name, or weights that are missing or not used."
     if isinstance(which, Features): return which
     if which == 'classifier':
-        if weights is None: raise ValueError("features 'classifier' need weights: a file, 'digits_features' or 'fashion_mnist_features'")
+        if weights is None:
+            raise ValueError("features 'classifier' need weights: a file, 'digits_features' or "
+                             "'fashion_mnist_features'")
         return classifier_features(weights, device)
     if which == 'inception': return inception_features(weights, device, resize)
-    if weights is not None: raise ValueError(f"weights are for the features 'classifier' and 'inception', not for {which!r}")
+    if weights is not None:
+        raise ValueError(
+            f"weights are for the features 'classifier' and 'inception', not for {which!r}")
     if which == 'pixels': return pixel_features()
     if callable(which): return own_features(which)
-    raise ValueError(f"unknown features {which!r}: choose from pixels, classifier, inception, or give a function")
+    raise ValueError(f"unknown features {which!r}: choose from pixels, classifier, inception, or "
+                     "give a function")
 
 # %% ../nbs/61_metrics.ipynb #6cd569c7
 class FeatureSet(NamedTuple):
@@ -179,24 +235,32 @@ class FeatureSet(NamedTuple):
 
 def load_features(path) -> FeatureSet: # a file that `describe` wrote
     "Read a reference. FileNotFoundError; ValueError if it is damaged or something else."
-    if not Path(path).expanduser().is_file(): raise FileNotFoundError(f"there is no file {path} with reference statistics")
+    if not Path(path).expanduser().is_file():
+        raise FileNotFoundError(f"there is no file {path} with reference statistics")
     with open_tensors(Path(path).expanduser()) as f:
         about = json.loads((f.metadata() or {}).get('diffnb_features', 'null'))
-        if about is None: raise ValueError(f"{path} is a safetensors file, but no reference statistics of diffnb")
+        if about is None:
+            raise ValueError(f"{path} is a safetensors file, but no reference statistics of diffnb")
         t = {k: f.get_tensor(k) for k in f.keys()}
-    if tensor_hash(t) != about.pop('content'): raise ValueError(f"{path} is damaged: its content does not have the hash it states")
+    if tensor_hash(t) != about.pop('content'):
+        raise ValueError(f"{path} is damaged: its content does not have the hash it states")
     return FeatureSet(Statistics(t['mean'], t['cov'], about['n']), t['rows'], about)
 
 def save_features(path, found:FeatureSet): # file to write or replace, atomically
     "Write a reference to be read by `load_features`."
     from safetensors.torch import save as to_bytes
-    t = dict(mean=found.statistics.mean.contiguous(), cov=found.statistics.cov.contiguous(), rows=found.rows.contiguous())
-    write_atomic(Path(path).expanduser(), to_bytes(t, {'diffnb_features': json.dumps(found.about | dict(content=tensor_hash(t)))}))
+    t = dict(mean=found.statistics.mean.contiguous(), cov=found.statistics.cov.contiguous(),
+             rows=found.rows.contiguous())
+    write_atomic(
+        Path(path).expanduser(),
+        to_bytes(t, {'diffnb_features': json.dumps(found.about | dict(content=tensor_hash(t)))}))
 
 def check_same(about:dict, want:dict, path): # of the file; as it should be; named in the error
     "ValueError naming the first entry that differs."
     for k in want:
-        if about.get(k) != want[k]: raise ValueError(f"{path} is stale: its {k} is {about.get(k)}, now it is {want[k]}; delete the file to make it anew")
+        if about.get(k) != want[k]:
+            raise ValueError(f"{path} is stale: its {k} is {about.get(k)}, now it is {want[k]}; "
+                             "delete the file to make it anew")
 
 # %% ../nbs/61_metrics.ipynb #f9284a99
 @torch.no_grad()
@@ -206,10 +270,13 @@ def describe(x,                     # pictures: a tensor as for `as_file`, or a 
              batch_size:int=256,    # pictures at once
              cache=None,            # file to read, if it is there, or to write
             ) -> FeatureSet:
-    "Features of all pictures, exactly as many as there are. ValueError for NaN, a stale cache, or features of an odd shape."
+    """Features of all pictures, exactly as many as there are.
+    ValueError for NaN, a stale cache, or features of an odd shape."""
     want = fingerprint(x, batch_size) | dict(features=features.about, keep=keep)
     if cache is not None:
-        if features.about['sha256'] is None and features.about['name'] != 'pixels': raise ValueError("features from a function are not cached: nothing would tell when it has changed")
+        if features.about['sha256'] is None and features.about['name'] != 'pixels':
+            raise ValueError(
+                "features from a function are not cached: nothing would tell when it has changed")
         if Path(cache).expanduser().exists():
             check_same((found := load_features(cache)).about, want, cache)
             return found
@@ -217,7 +284,9 @@ def describe(x,                     # pictures: a tensor as for `as_file`, or a 
     def stream():
         for part in picture_batches(x, batch_size):
             f = features.call(part)
-            if f.ndim != 2 or len(f) != len(part): raise ValueError(f"features of {len(part)} pictures must be [{len(part)}, D], got {list(f.shape)}")
+            if f.ndim != 2 or len(f) != len(part):
+                raise ValueError(f"features of {len(part)} pictures must be [{len(part)}, D], got "
+                                 f"{list(f.shape)}")
             rows.append(f.float().cpu())
             yield rows[-1]
     moments, some = statistics(stream()), min(want['n'], keep or want['n'])
@@ -229,7 +298,8 @@ def describe(x,                     # pictures: a tensor as for `as_file`, or a 
 def frechet_bias(true:Statistics,   # of the law itself, or a large sample of it
                  n:int,             # samples
                 ) -> float:
-    "What n exact samples score on average against their own Gaussian law, to first order in 1/n (E33d)."
+    """What n exact samples score on average against their
+    own Gaussian law, to first order in 1/n (E33d)."""
     if n < 2: raise ValueError(f"a sample needs at least two points, got {n}")
     values = torch.linalg.eigvalsh(true.cov).clamp(min=0)
     sums = values[:, None] + values
@@ -249,49 +319,70 @@ def frechet_at_infinity(rows:torch.Tensor,     # features of the samples [n, D]
                         parts:int=5,           # cut into 1, 2, ... up to so many parts
                         seed:int=0,            # of the shuffle
                        ) -> Extrapolated:
-    "The Fréchet distance extrapolated to infinitely many samples (after Chong & Forsyth 2020). ValueError if there are too few to extrapolate."
+    """The Fréchet distance extrapolated to infinitely many samples (after Chong & Forsyth 2020).
+    ValueError if there are too few to extrapolate."""
     n, D = rows.shape
     parts = min(parts, n//(4*D))
-    if parts < 2: raise ValueError(f"{n} samples are too few to extrapolate with {D} features: at least {8*D} are needed")
+    if parts < 2:
+        raise ValueError(
+            f"{n} samples are too few to extrapolate with {D} features: at least {8*D} are needed")
     rows = rows[torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(rows.device)]
     sizes = [n//p for p in range(1, parts + 1)]
-    distances = [sum(frechet_distance_from(statistics([part]), reference) for part in rows.split(size)[:p])/p for p, size in enumerate(sizes, 1)]
+    distances = [sum(frechet_distance_from(statistics([part]), reference)
+                     for part in rows.split(size)[:p])/p for p, size in enumerate(sizes, 1)]
     x, y = 1/torch.tensor(sizes).double(), torch.tensor(distances).double()
     slope = ((x - x.mean())*(y - y.mean())).sum()/(x - x.mean()).square().sum()
     return Extrapolated((y.mean() - slope*x.mean()).item(), slope.item(), sizes, distances)
 
 # %% ../nbs/61_metrics.ipynb #1b1335d0
-def neighbour_radius(rows:torch.Tensor, k:int) -> torch.Tensor: # features [n, D]; which neighbour -> [n] float64
+def neighbour_radius(rows:torch.Tensor,  # features [n, D]
+                     k:int,              # which neighbour
+                    ) -> torch.Tensor:   # [n] float64
     "Distance from each point to its k-th neighbour among the others."
-    if not 1 <= k < len(rows): raise ValueError(f"k must lie in 1..{len(rows) - 1} for {len(rows)} points, got {k}")
+    if not 1 <= k < len(rows):
+        raise ValueError(f"k must lie in 1..{len(rows) - 1} for {len(rows)} points, got {k}")
     rows = rows.double()
-    return torch.cat([torch.cdist(part, rows).kthvalue(k + 1, dim=1).values for part in rows.split(1024)])
+    return torch.cat([torch.cdist(part, rows).kthvalue(k + 1, dim=1).values
+                      for part in rows.split(1024)])
 
-def manifold_scores(real:torch.Tensor,   # features [m, D]
-                    fake:torch.Tensor,   # features [n, D]; results depend on m and n, so compare equal ones
-                    k:int=3,             # neighbours that a ball reaches
-                   ) -> dict:            # precision, recall, density, coverage
-    "Precision and recall (Kynkäänniemi et al. 2019, E33e), density and coverage (Naeem et al. 2020)."
-    if real.ndim != 2 or fake.shape[1:] != real.shape[1:]: raise ValueError(f"features must be [m, D] and [n, D], got {list(real.shape)} and {list(fake.shape)}")
+def manifold_scores(real:torch.Tensor,  # features [m, D]
+                    # features [n, D]; results depend on m and n, so compare equal ones
+                    fake:torch.Tensor,
+                    k:int=3,            # neighbours that a ball reaches
+                   ) -> dict:           # precision, recall, density, coverage
+    """Precision and recall (Kynkäänniemi et al. 2019, E33e), density and coverage (Naeem et al.
+    2020)."""
+    if real.ndim != 2 or fake.shape[1:] != real.shape[1:]:
+        raise ValueError(
+            f"features must be [m, D] and [n, D], got {list(real.shape)} and {list(fake.shape)}")
     around_real, around_fake = neighbour_radius(real, k), neighbour_radius(fake, k)
-    looks_real, balls, reached, covered = [], 0, torch.zeros(len(real), dtype=torch.bool, device=real.device), torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    looks_real, balls, reached, covered = (
+        [], 0, torch.zeros(len(real), dtype=torch.bool, device=real.device),
+        torch.zeros(len(real), dtype=torch.bool, device=real.device))
     for part, radius in zip(fake.double().split(1024), around_fake.split(1024)):
         distance = torch.cdist(part, real.double())            # [b, m]
         inside = distance <= around_real
-        looks_real.append(inside.any(1)); balls += inside.sum().item()
-        covered |= inside.any(0); reached |= (distance <= radius[:, None]).any(0)
+        looks_real.append(inside.any(1))
+        balls += inside.sum().item()
+        covered |= inside.any(0)
+        reached |= (distance <= radius[:, None]).any(0)
     share = lambda hits: hits.double().mean().item()
-    return dict(precision=share(torch.cat(looks_real)), recall=share(reached), density=balls/(k*len(fake)), coverage=share(covered))
+    return dict(precision=share(torch.cat(looks_real)), recall=share(reached),
+                density=balls/(k*len(fake)), coverage=share(covered))
 
 # %% ../nbs/61_metrics.ipynb #89cfcc4e
-def nearest(x:torch.Tensor,       # features or pixels [n, ...]
-            train:torch.Tensor=None, # the same of the training pictures [m, ...]; None: x itself, each point against the others
-           ) -> tuple:            # distances [n] float64, indices [n]
+def nearest(x:torch.Tensor,  # features or pixels [n, ...]
+            # the same of the training pictures [m, ...];
+            # None: x itself, each point against the others
+            train:torch.Tensor=None,
+           ) -> tuple:       # distances [n] float64, indices [n]
     "The nearest training picture of each."
     alone, x = train is None, x.flatten(1).double()
     train = x if alone else train.flatten(1).double()
-    if train.shape[1] != x.shape[1]: raise ValueError(f"the dimensions differ: {x.shape[1]} and {train.shape[1]}")
-    if not (x.isfinite().all() and train.isfinite().all()): raise ValueError("the features contain NaN or infinite values")
+    if train.shape[1] != x.shape[1]:
+        raise ValueError(f"the dimensions differ: {x.shape[1]} and {train.shape[1]}")
+    if not (x.isfinite().all() and train.isfinite().all()):
+        raise ValueError("the features contain NaN or infinite values")
     found = []
     for i, part in enumerate(x.split(1024)):
         d = torch.cdist(part, train)
@@ -304,47 +395,65 @@ class Copying(NamedTuple):
     "Are samples nearer to the training set than fresh pictures are?"
     nearer: float          # u of (E33g): ½ for fresh pictures, towards 1 for copies
     standard_error: float  # of u for fresh pictures
-    copies: float          # share of samples nearer than the nearest 1 % of fresh ones; .01 expected
+    copies: float  # share of samples nearer than the nearest 1 % of fresh ones; .01 expected
 
-def copying(x:torch.Tensor, train:torch.Tensor, # features of samples and of training pictures
-            fresh:torch.Tensor=None,            # of real ones that were not trained on; None: each training picture against the others
+def copying(x:torch.Tensor, train:torch.Tensor,  # features of samples and of training pictures
+            # of real ones that were not trained on; None:
+            # each training picture against the others
+            fresh:torch.Tensor=None,
            ) -> Copying:
-    "Compare the distances to the nearest training picture, of samples and of fresh real pictures (E33g)."
-    d, base = nearest(x, train)[0], (nearest(train) if fresh is None else nearest(fresh, train))[0].sort().values
+    """Compare the distances to the nearest training picture,
+    of samples and of fresh real pictures (E33g)."""
+    d, base = (nearest(x, train)[0],
+               (nearest(train) if fresh is None else nearest(fresh, train))[0].sort().values)
     below, upto = (torch.searchsorted(base, d, right=right).double() for right in (False, True))
     n, m = len(d), len(base)
-    return Copying(1 - ((below + upto)/2/m).mean().item(), ((n + m + 1)/(12*n*m))**.5, (d < base.quantile(.01)).double().mean().item())
+    return Copying(1 - ((below + upto)/2/m).mean().item(), ((n + m + 1)/(12*n*m))**.5,
+                   (d < base.quantile(.01)).double().mean().item())
 
 # %% ../nbs/61_metrics.ipynb #56b97a19
 rounding = 'pictures to 8-bit levels, as in a file'
 
 def check_enough(n:int, D:int, what:str): # pictures, features, named in the error
     "ValueError if the covariance of n pictures in D dimensions has no full rank."
-    if n <= D: raise ValueError(f"{n} {what} are too few for {D} features: their covariance needs more than {D}; take more, or other features")
+    if n <= D:
+        raise ValueError(f"{n} {what} are too few for {D} features: their covariance needs more "
+                         f"than {D}; take more, or other features")
 
 # %% ../nbs/61_metrics.ipynb #95bfd8a2
-def evaluate(x,                       # samples: a tensor as for `as_file`, or a data set
-             reference,               # the data: the same, a FeatureSet, or the file of one
-             features='pixels', weights=None, device='cpu', resize:str='antialias', # see `features_of`
-             keep:int=10_000,         # pictures of each kind for precision, recall and neighbours, evenly spaced
-             k:int=3,                 # of `manifold_scores`
-             seed:int=0,              # of the extrapolation's shuffle
-             batch_size:int=256,      # pictures at once
-             cache=None,              # file of the reference, read if it is there, else written
-            ) -> dict:                # JSON-able
-    "Judge samples against data, with everything the numbers depend on (E33). ValueError for too few samples, other shapes, NaN, a stale file."
+def evaluate(x,                   # samples: a tensor as for `as_file`, or a data set
+             reference,           # the data: the same, a FeatureSet, or the file of one
+             # see `features_of`
+             features='pixels', weights=None, device='cpu', resize:str='antialias',
+             # pictures of each kind for precision, recall and neighbours, evenly spaced
+             keep:int=10_000,
+             k:int=3,             # of `manifold_scores`
+             seed:int=0,          # of the extrapolation's shuffle
+             batch_size:int=256,  # pictures at once
+             cache=None,          # file of the reference, read if it is there, else written
+            ) -> dict:            # JSON-able
+    """Judge samples against data, with everything the numbers depend on (E33).
+    ValueError for too few samples, other shapes, NaN, a stale file."""
     features = features_of(features, weights, device, resize)
     if isinstance(reference, (str, Path)): reference = load_features(reference)
-    real = reference if isinstance(reference, FeatureSet) else describe(reference, features, keep, batch_size, cache)
+    real = (reference if isinstance(reference, FeatureSet)
+            else describe(reference, features, keep, batch_size, cache))
     check_same(real.about, dict(features=features.about), "the reference")
     fake = describe(x, features, None, batch_size)
-    if fake.about['shape'] != real.about['shape']: raise ValueError(f"samples of shape {fake.about['shape']} cannot be compared with data of shape {real.about['shape']}")
+    if fake.about['shape'] != real.about['shape']:
+        raise ValueError(f"samples of shape {fake.about['shape']} cannot be compared with data of "
+                         f"shape {real.about['shape']}")
     n, D = fake.rows.shape
-    check_enough(n, D, 'samples'); check_enough(real.statistics.n, D, 'reference pictures')
+    check_enough(n, D, 'samples')
+    check_enough(real.statistics.n, D, 'reference pictures')
     limit = frechet_at_infinity(fake.rows, real.statistics, seed=seed) if n >= 8*D else None
     rows = fake.rows[torch.arange(m := min(n, keep))*n//m]
-    result = dict(frechet_distance=frechet_distance_from(fake.statistics, real.statistics), frechet_at_infinity=limit and limit.value,
-                  chance=frechet_bias(real.statistics, n), **manifold_scores(real.rows, rows, k), k=k, **copying(rows, real.rows)._asdict())
+    result = dict(frechet_distance=frechet_distance_from(fake.statistics, real.statistics),
+                  frechet_at_infinity=limit and limit.value,
+                  chance=frechet_bias(real.statistics, n), **manifold_scores(real.rows, rows, k),
+                  k=k, **copying(rows, real.rows)._asdict())
     name = dict(name=reference.name) if isinstance(reference, ExampleSet) else {}
     which = lambda found: {a: found.about[a] for a in ('n', 'shape', 'sha256')}
-    return result | dict(n_compared=[len(rows), len(real.rows)], samples=which(fake), reference=name | which(real), features=features.about, rounding=rounding, seed=seed) | versions()
+    return (result | dict(n_compared=[len(rows), len(real.rows)], samples=which(fake),
+                          reference=name | which(real), features=features.about, rounding=rounding,
+                          seed=seed) | versions())

@@ -58,22 +58,29 @@ class GAN(nn.Module):
     def loss(self, x): # [B, dim] -> [B]
         fake = self.generator(torch.randn(len(x), self.latent))
         frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
-        return self.critic_loss(x, fake.detach()) + F.softplus(-functional_call(self.critic, frozen, (fake,)))[:, 0]
+        return (self.critic_loss(x, fake.detach())
+                + F.softplus(-functional_call(self.critic, frozen, (fake,)))[:, 0])
 
     @torch.no_grad()
-    def draw(self, n, generator=None): return self.generator(torch.randn(n, self.latent, generator=generator))
+    def draw(self, n, generator=None):
+        return self.generator(torch.randn(n, self.latent, generator=generator))
 
 # %% ../nbs/71_overview.ipynb #d2df6422
 class VAE(nn.Module):
     "Gaussian encoder and decoder, trained on the ELBO (E35, Kingma & Welling 2014)."
-    def __init__(self, dim:int, width:int, latent:int=None): # as in GAN; latent is the size of the code
+    def __init__(
+            # as in GAN; latent is the size of the code
+            self, dim:int, width:int, latent:int=None):
         super().__init__()
         self.latent = min(dim, 16) if latent is None else latent
-        self.encoder, self.decoder = perceptron(dim, 2*self.latent, width), perceptron(self.latent, 2*dim, width)
-        self.decoder[-1].bias.data[dim:] -= 2             # a sharp start: a blurred decoder learns to ignore the code
+        self.encoder, self.decoder = (perceptron(dim, 2*self.latent, width),
+                                      perceptron(self.latent, 2*dim, width))
+        # a sharp start: a blurred decoder learns to ignore the code
+        self.decoder[-1].bias.data[dim:] -= 2
 
     def log_joint(self, x, z): # data [B, dim], codes [..., B, latent] -> log p(x, z), [..., B]
-        return log_normal(x, *self.decoder(z).chunk(2, -1)) + log_normal(z, z.new_zeros(()), z.new_zeros(()))
+        return (log_normal(x, *self.decoder(z).chunk(2, -1))
+                + log_normal(z, z.new_zeros(()), z.new_zeros(())))
 
     def log_weight(self, x, k=1): # [B, dim], draws for each -> log w, [k, B]
         mean, log_std = self.encoder(x).chunk(2, 1)
@@ -83,7 +90,8 @@ class VAE(nn.Module):
     def loss(self, x): return -self.log_weight(x)[0] # [B, dim] -> [B]
 
     @torch.no_grad()
-    def bound(self, x, k=1): return self.log_weight(x, k).logsumexp(0) - math.log(k) # a draw of L_k, [B] nats
+    def bound(self, x, k=1):  # a draw of L_k, [B] nats
+        return self.log_weight(x, k).logsumexp(0) - math.log(k)
 
     @torch.no_grad()
     def draw(self, n, generator=None):
@@ -97,7 +105,8 @@ class Flow(nn.Module):
                  couplings:int=6):
         super().__init__()
         if dim % 2: raise ValueError(f"a coupling needs two halves: dim must be even, got {dim}")
-        self.dim, self.nets = dim, nn.ModuleList(perceptron(dim//2, dim, width) for _ in range(couplings))
+        self.dim, self.nets = dim, nn.ModuleList(perceptron(dim//2, dim, width)
+                                                 for _ in range(couplings))
 
     def numbers(self, net, a): # -> shift m, log stretch s
         m, s = net(a).chunk(2, 1)
@@ -144,13 +153,20 @@ class Diffusion(nn.Module):
 
     def loss(self, x): return simple_loss(self.model, x) # [B, dim] -> [B]
 
-    def draw(self, n, generator=None, calls=100, name='ddpm'): # name: a key of diffnb.solvers.samplers
+    def draw(
+            # name: a key of diffnb.solvers.samplers
+            self, n, generator=None, calls=100, name='ddpm'):
         step, taus = sampler(name, self.model.sched, calls)
-        return sample(self.model, torch.randn(n, self.dim, generator=generator), step, taus, generator)
+        return sample(self.model, torch.randn(n, self.dim, generator=generator), step, taus,
+                      generator)
 
-    def log_prob(self, x, times=30, probe=False): # [B, dim]; stops of the solver; one random trace instead of the exact one? -> [B] nats
+    def log_prob(self, x,      # [B, dim]
+                 times=30,     # stops of the solver
+                 probe=False,  # one random trace instead of the exact one?
+                ):             # [B] nats
         sde, score = continuous(self.model)
-        return log_likelihood(sde, score, x, sde.times(times), random_signs(x) if probe else None)[0]
+        return log_likelihood(sde, score, x, sde.times(times),
+                              random_signs(x) if probe else None)[0]
 
 # %% ../nbs/71_overview.ipynb #ea35e4cb
 kinds = {'GAN': GAN, 'VAE': VAE, 'flow': Flow, 'diffusion': Diffusion}
@@ -163,8 +179,12 @@ def sized(kind:str, dim:int,         # a key of `kinds`; numbers in an example
     if kind not in kinds: raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(kinds)}")
     with torch.random.fork_rng(devices=[]):
         widths = range(2, 1000, 2)
-        fits = [w for w in takewhile(lambda w: parameter_count(kinds[kind](dim, w)) <= parameters, widths)]
-    if not fits: raise ValueError(f"the smallest {kind} in {dim} dimensions has {parameter_count(kinds[kind](dim, 2))} parameters, more than {parameters}")
+        fits = [w for w in takewhile(lambda w: parameter_count(kinds[kind](dim, w)) <= parameters,
+                                     widths)]
+    if not fits:
+        raise ValueError(
+            f"the smallest {kind} in {dim} dimensions has {parameter_count(kinds[kind](dim, 2))} "
+            f"parameters, more than {parameters}")
     return kinds[kind](dim, fits[-1])
 
 def operations(run) -> int: # a function without arguments
@@ -179,23 +199,32 @@ class Fitted(NamedTuple):
     steps: int           # optimizer steps of `batch_size` examples
     seconds: float       # processor time
 
-def fit(kind:str, data,              # a key of `kinds`; data(n) -> a batch of n training examples [n, dim]
-        budget:float,                # operations to spend on training
-        parameters:int=9000,         # numbers to train, at most
-        seed:int=0,                  # of weights, batches and noise
-        batch_size:int=256, lr:float=None, # examples a step; highest rate, None: that of `rates`
-       ) -> Fitted:                  # ValueError for a budget of less than a step; FloatingPointError if the loss stops being a number
+def fit(kind:str, data,  # a key of `kinds`; data(n) -> a batch of n training examples [n, dim]
+        budget:float,                       # operations to spend on training
+        parameters:int=9000,                # numbers to train, at most
+        seed:int=0,                         # of weights, batches and noise
+        batch_size:int=256, lr:float=None,  # examples a step; highest rate, None: that of `rates`
+       # ValueError for a budget of less than a step;
+       # FloatingPointError if the loss stops being a number
+       ) -> Fitted:
     "Spend a budget of operations on one of the four (E35)."
     torch.manual_seed(seed)
     model, started = sized(kind, data(2).shape[1], parameters), time.process_time()
     optimizer = torch.optim.Adam(model.parameters(), lr := lr or rates[kind], fused=True)
-    steps = int(budget / (each := operations(lambda: model.loss(data(batch_size)).mean().backward())))
-    if steps < 1: raise ValueError(f"a step of the {kind} takes {each:.3g} operations: the budget must be at least that, got {budget:.3g}")
+    steps = int(
+        budget / (each := operations(lambda: model.loss(data(batch_size)).mean().backward())))
+    if steps < 1:
+        raise ValueError(f"a step of the {kind} takes {each:.3g} operations: the budget must be at "
+                         f"least that, got {budget:.3g}")
     for i in range(steps):
         for group in optimizer.param_groups: group['lr'] = lr_at(i, steps, lr, warmup=20)
         loss = model.loss(data(batch_size)).mean()
-        optimizer.zero_grad(); loss.backward(); optimizer.step()
-    if not loss.isfinite(): raise FloatingPointError(f"the loss of the {kind} became {loss.item()} within {steps} steps")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    if not loss.isfinite():
+        raise FloatingPointError(
+            f"the loss of the {kind} became {loss.item()} within {steps} steps")
     return Fitted(model, steps, time.process_time() - started)
 
 # %% ../nbs/71_overview.ipynb #f0d62ec0
@@ -205,26 +234,34 @@ class Shares(NamedTuple):
     error: torch.Tensor  # [K] standard error of an exact sample of this size
     near: float          # share of the points within three standard deviations of their cluster
 
-def mode_shares(law, x) -> Shares: # a GaussianMixture of clusters that hardly overlap, points [n, D]
+def mode_shares(
+        # a GaussianMixture of clusters that hardly overlap, points [n, D]
+        law, x) -> Shares:
     "Mode coverage: every point belongs to the cluster most likely to have made it (E35)."
     log_share, y, var, *_ = law.components(Schedule([.5]), x, 0)
     k = log_share.argmax(1)
     far = (y**2/var).sum(-1)[torch.arange(len(x)), k]
     share = k.bincount(minlength=len(law.weights)) / len(x)
-    return Shares(share, (law.weights*(1 - law.weights)/len(x)).sqrt(), (far < 9).double().mean().item())
+    return Shares(share, (law.weights*(1 - law.weights)/len(x)).sqrt(),
+                  (far < 9).double().mean().item())
 
 # %% ../nbs/71_overview.ipynb #f73a193f
 class Line(NamedTuple):
     "A straight line through points, by least squares."
-    slope: float; slope_error: float            # and its standard error
-    intercept: float; intercept_error: float
+    slope: float
+    slope_error: float  # and its standard error
+    intercept: float
+    intercept_error: float
 
 def line(x, y) -> Line: # at least three points of each
     "Slope and intercept with the errors that the scatter shows (E34)."
     x, y = (torch.as_tensor(v, dtype=torch.float64) for v in (x, y))
-    if x.shape != y.shape or len(x) < 3: raise ValueError(f"a line needs at least three points, got {list(x.shape)} and {list(y.shape)}")
+    if x.shape != y.shape or len(x) < 3:
+        raise ValueError(
+            f"a line needs at least three points, got {list(x.shape)} and {list(y.shape)}")
     d = x - x.mean()
-    slope = (d*y).sum() / (d*d).sum(); rest = y - y.mean() - slope*d
+    slope = (d*y).sum() / (d*d).sum()
+    rest = y - y.mean() - slope*d
     s2 = (rest**2).sum() / (len(x) - 2)
     error = (s2/(d*d).sum()).sqrt(), (s2*(1/len(x) + x.mean()**2/(d*d).sum())).sqrt()
     return Line(slope.item(), error[0].item(), (y.mean() - slope*x.mean()).item(), error[1].item())

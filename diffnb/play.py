@@ -42,7 +42,8 @@ def side_by_side(frame,      # frame(fig=..., **values) draws one figure
     from matplotlib.figure import Figure
     if not shown: raise ValueError("side_by_side needs at least one set of values")
     fig = Figure(figsize=(8, 2.4*len(shown)), layout='constrained')
-    for part, values in zip(fig.subfigures(len(shown), 1, squeeze=False)[:, 0], shown): frame(**values, fig=part)
+    for part, values in zip(fig.subfigures(len(shown), 1, squeeze=False)[:, 0], shown):
+        frame(**values, fig=part)
     return fig
 
 # %% ../nbs/73_play.ipynb #1ff7d623
@@ -51,24 +52,32 @@ def png(fig) -> bytes: # a matplotlib figure
     from PIL import Image
     full, small = io.BytesIO(), io.BytesIO()
     fig.savefig(full, format='png', dpi=100)
-    Image.open(full).convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE).save(small, format='png', optimize=True)
+    Image.open(full).convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE).save(
+        small, format='png', optimize=True)
     return small.getvalue()
 
 # %% ../nbs/73_play.ipynb #91fe15a0
-def play(frame,         # frame(fig=None, **values) draws a figure and returns it
-         shown:list,    # dicts of values: the rows of the still figure; the sliders start at the first
-         **choices,     # a list of values for each slider
-        ):              # the sliders and their picture (`ipywidgets.VBox`), or None without ipywidgets
-    "Show a frame at a few values; return it with sliders. ValueError if the values do not fit the sliders."
+def play(frame,      # frame(fig=None, **values) draws a figure and returns it
+         # dicts of values: the rows of the still figure; the sliders start at the first
+         shown:list,
+         **choices,  # a list of values for each slider
+        ):           # the sliders and their picture (`ipywidgets.VBox`), or None without ipywidgets
+    """Show a frame at a few values; return it with sliders.
+    ValueError if the values do not fit the sliders."""
     from IPython.display import Image, display
     for values in shown:
-        if set(values) != set(choices): raise ValueError(f"each row needs values for {', '.join(choices)}, got {', '.join(values) or 'none'}")
+        if set(values) != set(choices):
+            raise ValueError(f"each row needs values for {', '.join(choices)}, got "
+                             f"{', '.join(values) or 'none'}")
     for k, v in choices.items():
-        if shown and shown[0][k] not in v: raise ValueError(f"the slider {k} cannot start at {shown[0][k]!r}: it stops at {list(v)}")
+        if shown and shown[0][k] not in v:
+            raise ValueError(
+                f"the slider {k} cannot start at {shown[0][k]!r}: it stops at {list(v)}")
     display(Image(png(side_by_side(frame, shown))))
     try: import ipywidgets as widgets
     except ImportError: return print("no sliders: they need `pip install ipywidgets`")
-    sliders = {k: widgets.SelectionSlider(options=v, value=shown[0][k], description=k, continuous_update=False) for k, v in choices.items()}
+    sliders = {k: widgets.SelectionSlider(options=v, value=shown[0][k], description=k,
+                                          continuous_update=False) for k, v in choices.items()}
     picture = widgets.Image(format='png')
     def draw(change=None): picture.value = png(frame(**{k: s.value for k, s in sliders.items()}))
     for s in sliders.values(): s.observe(draw, 'value')
@@ -80,7 +89,8 @@ def play(frame,         # frame(fig=None, **values) draws a figure and returns i
 def subjects() -> list: # pairs (x_0, z): a digit [1, 1, 8, 8], and a swiss roll [400, 2]
     "What is drowned in noise, and the noise."
     g = torch.Generator().manual_seed(0)
-    return [(x0, torch.randn(x0.shape, generator=g, dtype=x0.dtype)) for x0 in (load_data('digits').tensor(1), swiss_roll(400, generator=g))]
+    return [(x0, torch.randn(x0.shape, generator=g, dtype=x0.dtype))
+            for x0 in (load_data('digits').tensor(1), swiss_roll(400, generator=g))]
 
 def noising(schedule:str='cosine',   # 'linear' or 'cosine'
             t:int=300,               # 0..1000
@@ -92,19 +102,23 @@ def noising(schedule:str='cosine',   # 'linear' or 'cosine'
     title = f'{schedule}, t = {t}'
     image, plane, curves = row(fig, [title, f'SNR = {(a/b)**2:.3g}', 'signal and noise'])
     show_images(digit, ax=image, title=title)
-    cloud(plane, roll, lim=3); plane.set_axis_off()
-    curve(curves, range(sched.T + 1), sched.a, 'data', 'signal'); curve(curves, range(sched.T + 1), sched.b, 'noise', 'noise')
-    curve(curves, [t, t], [a, b], 'other', ls='', marker='o'); curves.axvline(t, color=role_color('other'), lw=.8)
+    cloud(plane, roll, lim=3)
+    plane.set_axis_off()
+    curve(curves, range(sched.T + 1), sched.a, 'data', 'signal')
+    curve(curves, range(sched.T + 1), sched.b, 'noise', 'noise')
+    curve(curves, [t, t], [a, b], 'other', ls='', marker='o')
+    curves.axvline(t, color=role_color('other'), lw=.8)
     label(curves, 't')
     return image.figure
 
 # %% ../nbs/73_play.ipynb #07bac5e3
 @lru_cache
-def plane() -> tuple: # the oracle as a Denoiser; 500 exact points; the distance of two such samples by chance
+def plane() -> tuple:  # the oracle as a Denoiser; 500 exact points; their distance by chance
     "A swiss roll whose diffusion is known exactly."
     g = torch.Generator().manual_seed(0)
     roll, sched = smoothed(swiss_roll(100, generator=g), .06), cosine_schedule()
-    return Denoiser(roll.net(sched), sched), roll.sample(500, g), energy_spread(lambda n: roll.sample(n, g), 500)
+    return (Denoiser(roll.net(sched), sched), roll.sample(500, g),
+            energy_spread(lambda n: roll.sample(n, g), 500))
 
 load_once = lru_cache(load)
 
@@ -116,20 +130,26 @@ def chains(eta:float=0.,     # share of fresh noise: 0 is DDIM, 1 is DDPM
            S:int=10,         # steps, 1..1000
            fig=None):        # where to draw; None: a new figure -> the figure
     "Walks, where they end, and digits, for one η and S (E27, E28)."
-    (oracle, exact, chance), step, taus, g = plane(), DDIM(eta), timesteps(1000, S), torch.Generator().manual_seed(2)
+    (oracle, exact, chance), step, taus, g = (plane(), DDIM(eta), timesteps(1000, S),
+                                              torch.Generator().manual_seed(2))
     walks = torch.stack([x for _, x in trajectory(oracle, start(500, 2), step, taus, g)])
     digits = sample(load_once('digits'), start(16, 1, 8, 8), step, taus, g)
-    titles = f'η = {eta:g}, S = {S}', f'distance {energy_distance(walks[-1], exact):.3f} (chance {chance:.3f})', 'digits'
+    titles = (f'η = {eta:g}, S = {S}',
+              f'distance {energy_distance(walks[-1], exact):.3f} (chance {chance:.3f})', 'digits')
     left, middle, right = row(fig, titles)
-    curve(left, walks[:, :12, 0], walks[:, :12, 1], 'noise', lw=.7); cloud(left, walks[-1, :12], 'prediction', 3, s=14, alpha=1)
-    cloud(middle, exact, 'data', 2.3); cloud(middle, walks[-1], 'prediction', 2.3)
+    curve(left, walks[:, :12, 0], walks[:, :12, 1], 'noise', lw=.7)
+    cloud(left, walks[-1, :12], 'prediction', 3, s=14, alpha=1)
+    cloud(middle, exact, 'data', 2.3)
+    cloud(middle, walks[-1], 'prediction', 2.3)
     for ax in (left, middle): ax.set_axis_off()
     show_images(digits, 4, right, titles[2])
     return left.figure
 
 # %% ../nbs/73_play.ipynb #acf324fa
 @lru_cache
-def classes() -> tuple: # the denoiser of three labelled Gaussians; exact points of all [900, 2], class by class
+def classes(
+        # the denoiser of three labelled Gaussians; exact points of all [900, 2], class by class
+        ) -> tuple:
     "Three overlapping classes in the plane."
     g, sched = torch.Generator().manual_seed(0), cosine_schedule()
     means, covs = [[-.8, 0.], [.8, 0.], [0., 1.2]], [[[.25, 0.], [0., .25]]]*3
@@ -141,13 +161,19 @@ def guided(scale:float=1.,   # 0: unconditional, 1: conditional, more: exaggerat
            fig=None):        # where to draw; None: a new figure -> the figure
     "Points and digits of one class at a guidance scale (E31)."
     if y not in range(10): raise ValueError(f"y must be a digit 0..9, got {y!r}")
-    (oracle, exact), taus, k, of = classes(), timesteps(1000, 20), y % 3, lambda n, y: torch.full((n,), y)
-    points = sample(ClassifierFreeGuidance(oracle, scale), start(300, 2), DDIM(), taus, y=of(300, k))
-    digits = sample(ClassifierFreeGuidance(load_once('digits_cond'), scale), start(16, 1, 8, 8), DDIM(), taus, y=of(16, y))
+    (oracle, exact), taus, k, of = (classes(), timesteps(1000, 20), y % 3,
+                                    lambda n, y: torch.full((n,), y))
+    points = sample(ClassifierFreeGuidance(oracle, scale), start(300, 2), DDIM(), taus,
+                    y=of(300, k))
+    digits = sample(ClassifierFreeGuidance(load_once('digits_cond'), scale), start(16, 1, 8, 8),
+                    DDIM(), taus, y=of(16, y))
     read = load_network('digits_classifier')[0](digits, of(16, 1)).argmax(1)
-    titles = f'scale {scale:g}: class {k} of three', f'{(read == y).sum()} of 16 read as {y}, spread {digits.std(0).mean():.2f}'
+    titles = (f'scale {scale:g}: class {k} of three',
+              f'{(read == y).sum()} of 16 read as {y}, spread {digits.std(0).mean():.2f}')
     left, right = row(fig, titles)
-    cloud(left, exact, 'noise', 3, alpha=.35); cloud(left, exact[300*k:300*(k + 1)], 'exact', 3); cloud(left, points, 'prediction', 3)
+    cloud(left, exact, 'noise', 3, alpha=.35)
+    cloud(left, exact[300*k:300*(k + 1)], 'exact', 3)
+    cloud(left, points, 'prediction', 3)
     left.set_axis_off()
     show_images(digits, 8, right, titles[1])
     return left.figure

@@ -10,7 +10,8 @@ import math
 import torch
 
 # %% ../nbs/00_plot.ipynb #0f9bde8f
-colors = {'data': '#0072B2', 'noise': '#8C8C8C', 'prediction': '#D55E00', 'exact': '#009E73', 'other': '#CC79A7'}
+colors = {'data': '#0072B2', 'noise': '#8C8C8C', 'prediction': '#D55E00', 'exact': '#009E73',
+          'other': '#CC79A7'}
 
 # %% ../nbs/00_plot.ipynb #25610993
 def panels(n:int=1,                 # number of axes side by side
@@ -21,8 +22,10 @@ def panels(n:int=1,                 # number of axes side by side
           ):                        # one matplotlib axes (n = 1), or an array of them
     "A row of small axes without the clutter."
     import matplotlib.pyplot as plt
-    if titles is not None and len(titles) != n: raise ValueError(f"{n} panels need {n} titles, got {len(titles)}")
-    _, axes = plt.subplots(1, n, figsize=(width*n, height), layout='constrained', squeeze=False, **kwargs)
+    if titles is not None and len(titles) != n:
+        raise ValueError(f"{n} panels need {n} titles, got {len(titles)}")
+    _, axes = plt.subplots(1, n, figsize=(width*n, height), layout='constrained', squeeze=False,
+                           **kwargs)
     for i, ax in enumerate(axes[0]):
         ax.spines[['top', 'right']].set_visible(False)
         if titles is not None: ax.set_title(titles[i], fontsize=10)
@@ -31,7 +34,8 @@ def panels(n:int=1,                 # number of axes side by side
 # %% ../nbs/00_plot.ipynb #0b1f9984
 def role_color(role:str) -> str: # a hexadecimal colour
     "The colour of a role; ValueError with the list of roles if there is none of that name."
-    if role not in colors: raise ValueError(f"unknown role {role!r}: choose from {', '.join(colors)}")
+    if role not in colors:
+        raise ValueError(f"unknown role {role!r}: choose from {', '.join(colors)}")
     return colors[role]
 
 def curve(ax, x, y,                 # axes; two arrays or tensors of equal length
@@ -43,7 +47,8 @@ def curve(ax, x, y,                 # axes; two arrays or tensors of equal lengt
 
 def label(ax, x:str='', y:str='', legend:bool=True): # axes, axis labels with units; show a legend?
     "Name the axes, and show the legend where there is one."
-    ax.set_xlabel(x); ax.set_ylabel(y)
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
     if legend and ax.get_legend_handles_labels()[0]: ax.legend(frameon=False, fontsize=8)
 
 # %% ../nbs/00_plot.ipynb #95e1217a
@@ -54,8 +59,10 @@ def cloud(ax, x,                    # axes; points [N, 2]
           **kwargs):                # to `ax.scatter`
     "Points of the plane, both axes on one scale."
     x = torch.as_tensor(x).detach().cpu()
-    if x.ndim != 2 or x.shape[1] != 2: raise ValueError(f"a cloud needs points of shape [N, 2], got {list(x.shape)}")
-    ax.scatter(x[:, 0], x[:, 1], s=s, color=role_color(role), linewidths=0, **{'alpha': .6, **kwargs})
+    if x.ndim != 2 or x.shape[1] != 2:
+        raise ValueError(f"a cloud needs points of shape [N, 2], got {list(x.shape)}")
+    ax.scatter(x[:, 0], x[:, 1], s=s, color=role_color(role), linewidths=0,
+               **{'alpha': .6, **kwargs})
     ax.set_aspect('equal')
     if lim is not None: ax.set(xlim=(-lim, lim), ylim=(-lim, lim))
 
@@ -72,19 +79,20 @@ def show_images(x,                  # [N, C, H, W] in [-1, 1], C = 1 or 3
         raise ValueError(f"images have the shape [N, 1 or 3, H, W], got {list(x.shape)}")
     ncol = min(ncol, len(x))
     grid = make_grid((x.clamp(-1, 1) + 1)/2, nrow=ncol, padding=1, pad_value=.5)
-    if ax is None: ax = panels(width=scale*ncol, height=scale*math.ceil(len(x)/ncol) + (.3 if title else 0))
+    if ax is None:
+        ax = panels(width=scale*ncol, height=scale*math.ceil(len(x)/ncol) + (.3 if title else 0))
     ax.imshow(grid.permute(1, 2, 0).numpy(), interpolation='nearest')
     ax.set_axis_off()
     if title is not None: ax.set_title(title, fontsize=10)
 
 # %% ../nbs/00_plot.ipynb #006c6eb5
-def filmstrip(rows,                 # list of rows; a row is a list of frames: clouds [N, 2] or images [N, C, H, W]
-              times:list,           # one caption per column
-              names:list=None,      # one name per row
-              roles:list=None,      # one role per row (clouds only); 'data' if None
-              lim:float=3.,         # clouds show [-lim, lim]^2
-              size:float=1.3,       # inches per frame
-              ncol:int=4):          # images in a row of a frame
+def filmstrip(rows,  # list of rows; a row is a list of frames: clouds [N, 2] or images [N, C, H, W]
+              times:list,       # one caption per column
+              names:list=None,  # one name per row
+              roles:list=None,  # one role per row (clouds only); 'data' if None
+              lim:float=3.,     # clouds show [-lim, lim]^2
+              size:float=1.3,   # inches per frame
+              ncol:int=4):      # images in a row of a frame
     "Frames along time: a column for each time, a row for each film."
     import matplotlib.pyplot as plt
     if any(len(row) != len(times) for row in rows):
@@ -94,8 +102,10 @@ def filmstrip(rows,                 # list of rows; a row is a list of frames: c
     for i, row in enumerate(rows):
         for j, frame in enumerate(row):
             ax = axes[i, j]
-            if torch.as_tensor(frame).ndim == 2: cloud(ax, frame, roles[i] if roles else 'data', lim, s=1)
+            if torch.as_tensor(frame).ndim == 2:
+                cloud(ax, frame, roles[i] if roles else 'data', lim, s=1)
             else: show_images(frame, ncol, ax)
-            ax.set_axis_on(); ax.set(xticks=[], yticks=[])
+            ax.set_axis_on()
+            ax.set(xticks=[], yticks=[])
             if i == 0: ax.set_title(times[j], fontsize=9)
             if j == 0 and names: ax.set_ylabel(names[i], fontsize=9)

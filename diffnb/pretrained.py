@@ -24,16 +24,21 @@ from .adm import adm_classifier_config, adm_config, levels_of
 
 # %% ../nbs/52_pretrained.ipynb #b0074843
 def unpickled(path:Path): # of a .pt file -> what it holds
-    "Read a pickle of tensors without running any code of it. ValueError if it asks for more, or is damaged."
+    """Read a pickle of tensors without running any code of it.
+    ValueError if it asks for more, or is damaged."""
     try: return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
-        if path.stat().st_size and path.open('rb').read(1) in (b'P', b'\x80') and 'Weights only' in str(e):
-            raise ValueError(f"{path} is refused: it asks for more than tensors, and reading that could run code") from None
+        if (path.stat().st_size and path.open('rb').read(1) in (b'P', b'\x80')
+                and 'Weights only' in str(e)):
+            raise ValueError(f"{path} is refused: it asks for more than tensors, and reading that "
+                             "could run code") from None
         raise ValueError(f"{path} is no file of torch weights, or damaged") from None
     except (EOFError, RuntimeError, OSError, KeyError, zipfile.BadZipFile) as e:
-        raise ValueError(f"{path} cannot be read, was it cut short? ({type(e).__name__}: {str(e).partition(chr(10))[0]})") from None
+        raise ValueError(f"{path} cannot be read, was it cut short? ({type(e).__name__}: "
+                         f"{str(e).partition(chr(10))[0]})") from None
 
-def read_weights(source) -> dict: # a .pt or .safetensors file, or {name: tensor} -> {name: float32 tensor}
+def read_weights(source,    # a .pt or .safetensors file, or {name: tensor}
+                ) -> dict:  # {name: float32 tensor}
     "Weights alone, all of them finite. FileNotFoundError, or ValueError saying what is wrong."
     what, state = 'the weights', source
     if not isinstance(source, dict):
@@ -43,23 +48,31 @@ def read_weights(source) -> dict: # a .pt or .safetensors file, or {name: tensor
         if path.suffix == '.safetensors':
             with open_tensors(path) as f: state = {k: f.get_tensor(k) for k in f.keys()}
         else: state = unpickled(path)
-    if not isinstance(state, dict) or not state: raise ValueError(f"{what}: expected {{name: tensor}}, got {type(state).__name__}")
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{what}: expected {{name: tensor}}, got {type(state).__name__}")
     for k, v in state.items():
-        if not isinstance(v, torch.Tensor): raise ValueError(f"{what}: {k!r} is a {type(v).__name__} and no tensor: give the weights alone")
+        if not isinstance(v, torch.Tensor):
+            raise ValueError(
+                f"{what}: {k!r} is a {type(v).__name__} and no tensor: give the weights alone")
         if not v.isfinite().all(): raise ValueError(f"{what}: {k!r} holds NaN or infinite values")
     return {k: v.detach().float() for k, v in state.items()}
 
 # %% ../nbs/52_pretrained.ipynb #4493bdfe
-adm_ends = {'time.0': 'time_embed.0', 'time.2': 'time_embed.2', 'label': 'label_emb', 'stem': 'input_blocks.0.0', 'out.0': 'out.0', 'out.2': 'out.2',
-            'out.4': 'out.3', 'out.2.qkv': 'out.2.qkv_proj', 'out.2.proj': 'out.2.c_proj', 'out.2.place': 'out.2.positional_embedding'}
-adm_parts = {'norm1': 'in_layers.0', 'conv1': 'in_layers.2', 'emb': 'emb_layers.1', 'norm2': 'out_layers.0', 'conv2': 'out_layers.3',
+adm_ends = {'time.0': 'time_embed.0', 'time.2': 'time_embed.2', 'label': 'label_emb',
+            'stem': 'input_blocks.0.0', 'out.0': 'out.0', 'out.2': 'out.2',
+            'out.4': 'out.3', 'out.2.qkv': 'out.2.qkv_proj', 'out.2.proj': 'out.2.c_proj',
+            'out.2.place': 'out.2.positional_embedding'}
+adm_parts = {'norm1': 'in_layers.0', 'conv1': 'in_layers.2', 'emb': 'emb_layers.1',
+             'norm2': 'out_layers.0', 'conv2': 'out_layers.3',
              'skip': 'skip_connection', 'norm': 'norm', 'qkv': 'qkv', 'proj': 'proj_out'}
 
-def split_name(key:str) -> tuple: # 'down.3.0.conv1.weight' -> ('down', 3, 0, 'conv1', 'weight'); None: not in an arm
+def split_name(key:str,    # 'down.3.0.conv1.weight'
+              ) -> tuple:  # ('down', 3, 0, 'conv1', 'weight'); None: not in an arm
     "Where in the U a weight stands: arm, stage, part of the stage, layer, kind."
     arm, *place, kind = key.split('.')
     if arm == 'middle': place = ['0', *place]
-    return (arm, int(place[0]), int(place[1]), place[2], kind) if arm in ('down', 'middle', 'up') else None
+    return ((arm, int(place[0]), int(place[1]), place[2], kind)
+            if arm in ('down', 'middle', 'up') else None)
 
 def adm_names(net) -> dict: # a UNet or an EncoderUNet -> {our key: [published key]}
     "The names of guided-diffusion's state_dict."
@@ -70,25 +83,34 @@ def adm_names(net) -> dict: # a UNet or an EncoderUNet -> {our key: [published k
             names[key] = [adm_ends.get(key) or f'{adm_ends[module]}.{kind}']
         else:
             arm, i, j, layer, kind = place
-            stage = {'down': f'input_blocks.{i + 1}', 'middle': 'middle_block', 'up': f'output_blocks.{i}'}[arm]
-            names[key] = [f"{stage}.{j}.{adm_parts.get(layer) or ('op' if arm == 'down' else 'conv')}.{kind}"]
+            stage = {'down': f'input_blocks.{i + 1}', 'middle': 'middle_block',
+                     'up': f'output_blocks.{i}'}[arm]
+            names[key] = [
+                f"{stage}.{j}.{adm_parts.get(layer) or ('op' if arm == 'down' else 'conv')}.{kind}"]
     return names
 
 # %% ../nbs/52_pretrained.ipynb #dd2ad617
-def fill(net, names:dict,     # a network, its weights may be on the meta device; {our key: [published keys]}
-         state:dict,          # {published key: tensor}
-         what:str='the file'):# named in errors
-    "Give a network published weights; ValueError naming the first key that is missing, left over or of another shape."
+def fill(
+        # a network, its weights may be on the meta device; {our key: [published keys]}
+        net, names:dict,
+        state:dict,            # {published key: tensor}
+        what:str='the file'):  # named in errors
+    """Give a network published weights;
+    ValueError naming the first key that is missing, left over or of another shape."""
     filled, tight = {}, lambda shape: [n for n in shape if n > 1]
     for key, own in net.state_dict().items():
         need = [own.shape[0]//len(names[key]), *own.shape[1:]]
         for k in names[key]:
-            if k not in state: raise ValueError(f"{what} lacks {k!r}, which the network asked for has, with the shape {need}")
+            if k not in state:
+                raise ValueError(
+                    f"{what} lacks {k!r}, which the network asked for has, with the shape {need}")
             if tight(state[k].shape) != tight(need):
-                raise ValueError(f"{what}: {k!r} has the shape {list(state[k].shape)}, the network asked for needs {need}")
+                raise ValueError(f"{what}: {k!r} has the shape {list(state[k].shape)}, the network "
+                                 f"asked for needs {need}")
         filled[key] = torch.cat([state[k] for k in names[key]]).reshape(own.shape)
     if left := sorted(set(state) - {k for keys in names.values() for k in keys}):
-        raise ValueError(f"{what} holds {left[0]!r} with the shape {list(state[left[0]].shape)}, which the network asked for does not have")
+        raise ValueError(f"{what} holds {left[0]!r} with the shape {list(state[left[0]].shape)}, "
+                         "which the network asked for does not have")
     net.load_state_dict(filled, assign=True)
 
 # %% ../nbs/52_pretrained.ipynb #f69d2b80
@@ -99,38 +121,56 @@ def heads_inside(rows:torch.Tensor, # [3*C, ...], ordered head, (q, k, v), chann
     return rows.reshape(heads, 3, -1, *rows.shape[1:]).transpose(0, 1).reshape(rows.shape)
 
 # %% ../nbs/52_pretrained.ipynb #61e8e0ea
-def adm_facts(state:dict, image_size:int, # {published key: tensor}; side of the pictures
-              blocks:int=None,            # residual blocks of a level, where the way up does not tell it
-             ) -> dict:                   # flags
+def adm_facts(state:dict, image_size:int,  # {published key: tensor}; side of the pictures
+              blocks:int=None,  # residual blocks of a level, where the way up does not tell it
+             ) -> dict:                    # flags
     "Published flags, as far as the shapes of the weights say them."
     image_size = check_image_size(image_size)
-    for k in ('time_embed.0.weight', 'input_blocks.0.0.weight', 'input_blocks.1.0.emb_layers.1.weight', 'input_blocks.1.0.out_layers.3.weight'):
+    for k in ('time_embed.0.weight', 'input_blocks.0.0.weight',
+              'input_blocks.1.0.emb_layers.1.weight', 'input_blocks.1.0.out_layers.3.weight'):
         if k not in state:
-            raise ValueError(f"no weights of the guided-diffusion family: {k!r} is missing; the first key is {min(state)!r}, of shape {list(state[min(state)].shape)}")
+            raise ValueError(
+                f"no weights of the guided-diffusion family: {k!r} is missing; the first key is "
+                f"{min(state)!r}, of shape {list(state[min(state)].shape)}")
     stages = lambda arm: len({k.split('.')[1] for k in state if k.startswith(f'{arm}.')})
-    grows = lambda i, j: f'output_blocks.{i}.{j}.conv.weight' in state or f'output_blocks.{i}.{j}.in_layers.0.weight' in state
-    if up := stages('output_blocks'): blocks = next((i for i in range(up) if grows(i, 1) or grows(i, 2)), up - 1)
-    first = [f'input_blocks.{i}' for i in range(1, stages('input_blocks'), blocks + 1)]          # first block of each level
-    channels, last = state['time_embed.0.weight'].shape[1], [f'{k}.0.out_layers.3.weight' for k in first]
+    grows = (lambda i, j: f'output_blocks.{i}.{j}.conv.weight' in state
+             or f'output_blocks.{i}.{j}.in_layers.0.weight' in state)
+    if up := stages('output_blocks'):
+        blocks = next((i for i in range(up) if grows(i, 1) or grows(i, 2)), up - 1)
+    # first block of each level
+    first = [f'input_blocks.{i}' for i in range(1, stages('input_blocks'), blocks + 1)]
+    channels, last = (state['time_embed.0.weight'].shape[1],
+                      [f'{k}.0.out_layers.3.weight' for k in first])
     widths = [len(state[k]) for k in last if k in state]
-    return dict(num_channels=channels, num_res_blocks=blocks, channel_mult=[w/channels for w in widths],
-                attention_resolutions=[image_size//2**level for level, k in enumerate(first) if f'{k}.1.qkv.weight' in state],
-                use_scale_shift_norm=state['input_blocks.1.0.emb_layers.1.weight'].shape[0] == 2*widths[0],
-                resblock_updown=f'input_blocks.{blocks + 1}.0.in_layers.0.weight' in state)
+    return dict(
+        num_channels=channels, num_res_blocks=blocks, channel_mult=[w/channels for w in widths],
+        attention_resolutions=[image_size//2**level
+                               for level, k in enumerate(first) if f'{k}.1.qkv.weight' in state],
+        use_scale_shift_norm=state['input_blocks.1.0.emb_layers.1.weight'].shape[0] == 2*widths[0],
+        resblock_updown=f'input_blocks.{blocks + 1}.0.in_layers.0.weight' in state)
 
 # %% ../nbs/52_pretrained.ipynb #aa30e93a
-no_matter = ('use_fp16', 'use_checkpoint', 'use_kl', 'rescale_learned_sigmas', 'large_size', 'classifier_scale')   # of training, memory, sampling, or told by others
-switches = ('class_cond', 'learn_sigma', 'sigma_small', 'predict_xstart', 'rescale_timesteps', 'rescale_learned_sigmas', 'use_kl', 'use_fp16', 'use_checkpoint', 'use_scale_shift_norm', 'resblock_updown',
-            'use_new_attention_order', 'classifier_use_fp16', 'classifier_use_scale_shift_norm', 'classifier_resblock_updown')
+# of training, memory, sampling, or told by others
+no_matter = ('use_fp16', 'use_checkpoint', 'use_kl', 'rescale_learned_sigmas', 'large_size',
+             'classifier_scale')
+switches = ('class_cond', 'learn_sigma', 'sigma_small', 'predict_xstart', 'rescale_timesteps',
+            'rescale_learned_sigmas', 'use_kl', 'use_fp16', 'use_checkpoint',
+            'use_scale_shift_norm', 'resblock_updown', 'use_new_attention_order',
+            'classifier_use_fp16', 'classifier_use_scale_shift_norm', 'classifier_resblock_updown')
 lists = ('channel_mult', 'attention_resolutions', 'classifier_attention_resolutions')
 
-def parse_flags(text:str) -> dict: # '--image_size 64 --learn_sigma True' -> {'image_size': 64, 'learn_sigma': True}
+def parse_flags(text:str,  # '--image_size 64 --learn_sigma True'
+               ) -> dict:  # {'image_size': 64, 'learn_sigma': True}
     "Flags as printed in a README, for the functions below."
-    words = [part for word in shlex.split(text) for part in (word.split('=', 1) if word.startswith('--') else [word])]
-    if len(words) % 2 or any(not w.startswith('--') for w in words[::2]): raise ValueError(f"flags come in pairs '--name value', got {text!r}")
+    words = [part for word in shlex.split(text)
+             for part in (word.split('=', 1) if word.startswith('--') else [word])]
+    if len(words) % 2 or any(not w.startswith('--') for w in words[::2]):
+        raise ValueError(f"flags come in pairs '--name value', got {text!r}")
     def value(name, v):
         if name in switches:
-            if v.lower() not in (yes := ('true', 't', 'yes', 'y', '1')) + (no := ('false', 'f', 'no', 'n', '0')): raise ValueError(f"--{name} must be True or False, got {v!r}")
+            if (v.lower() not in (yes := ('true', 't', 'yes', 'y', '1'))
+                    + (no := ('false', 'f', 'no', 'n', '0'))):
+                raise ValueError(f"--{name} must be True or False, got {v!r}")
             return v.lower() in yes
         for kind in (int, float) if name not in lists else ():
             try: return kind(v)
@@ -142,16 +182,21 @@ def known_flags(flags:dict, known):   # ValueError unless every flag is known
     "Check the names of flags."
     if wrong := [k for k in flags if k not in known and k not in no_matter]:
         raise ValueError(f"unknown flag {wrong[0]!r}: known are {', '.join(sorted(known))}")
-    if wrong := [k for k in flags if k in switches and not isinstance(flags[k], bool)]: raise ValueError(f"{wrong[0]} must be True or False, got {flags[wrong[0]]!r}")
+    if wrong := [k for k in flags if k in switches and not isinstance(flags[k], bool)]:
+        raise ValueError(f"{wrong[0]} must be True or False, got {flags[wrong[0]]!r}")
 
 # %% ../nbs/52_pretrained.ipynb #51a062fb
-def _diffusion(net, learn_sigma, diffusion_steps=1000, noise_schedule='linear', predict_xstart=False, sigma_small=False):
+def _diffusion(net, learn_sigma, diffusion_steps=1000, noise_schedule='linear',
+               predict_xstart=False, sigma_small=False):
     "The Denoiser of a published network."
     T = diffusion_steps
-    if isinstance(T, bool) or not isinstance(T, int) or T < 1: raise ValueError(f"diffusion_steps must be a whole number of at least 1, got {T!r}")
-    if noise_schedule not in ('linear', 'cosine'): raise ValueError(f"noise_schedule must be linear or cosine, got {noise_schedule!r}")
+    if isinstance(T, bool) or not isinstance(T, int) or T < 1:
+        raise ValueError(f"diffusion_steps must be a whole number of at least 1, got {T!r}")
+    if noise_schedule not in ('linear', 'cosine'):
+        raise ValueError(f"noise_schedule must be linear or cosine, got {noise_schedule!r}")
     sched = linear_schedule(T, .1/T, 20/T) if noise_schedule == 'linear' else cosine_schedule(T)
-    return Denoiser(net, sched, 'x0' if predict_xstart else 'eps', 'learned' if learn_sigma else 'small' if sigma_small else 'large', (-1., 1.))
+    return Denoiser(net, sched, 'x0' if predict_xstart else 'eps',
+                    'learned' if learn_sigma else 'small' if sigma_small else 'large', (-1., 1.))
 
 def _adm_network(kind, config, state, what, flags):
     "A published network with its weights: times from 0, attention rows in our order."
@@ -160,75 +205,117 @@ def _adm_network(kind, config, state, what, flags):
     names, modules = adm_names(net), dict(net.named_modules())
     if not flags.get('use_new_attention_order'):
         for key, (theirs,) in names.items():
-            heads = getattr(modules[key.rpartition('.')[0].removesuffix('.qkv')], 'heads', None) if '.qkv.' in key and split_name(key) else None
-            if heads and theirs in state and state[theirs].shape[0] % (3*heads) == 0: state[theirs] = heads_inside(state[theirs], heads)
+            heads = (getattr(modules[key.rpartition('.')[0].removesuffix('.qkv')], 'heads', None)
+                     if '.qkv.' in key and split_name(key) else None)
+            if heads and theirs in state and state[theirs].shape[0] % (3*heads) == 0:
+                state[theirs] = heads_inside(state[theirs], heads)
     fill(net, names, state, what)
     return net.eval().requires_grad_(False)
 
 # %% ../nbs/52_pretrained.ipynb #cfa541cb
-def from_guided_diffusion(source,      # a .pt or .safetensors file, or {name: tensor}
-                          **flags,     # as on the published command line, see `adm_config` and `parse_flags`
-                         ) -> Denoiser:# in evaluation mode, no gradients
-    "A network of guided-diffusion (ADM), upsamplers included. FileNotFoundError; ValueError naming what does not fit (E32)."
-    ours, diffusion = list(signature(adm_config).parameters), [k for k in signature(_diffusion).parameters if k not in ('net', 'learn_sigma')]
-    known_flags(flags, [*ours, *diffusion, 'rescale_timesteps', 'num_heads_upsample', 'timestep_respacing'])
-    if flags.get('timestep_respacing'): raise ValueError("timestep_respacing is not part of a model here: give the steps to sample()")
-    if flags.get('num_heads_upsample', -1) not in (-1, flags.get('num_heads', 4)): raise ValueError("num_heads_upsample must be -1: as many heads both ways")
+def from_guided_diffusion(source,        # a .pt or .safetensors file, or {name: tensor}
+                          # as on the published command line, see `adm_config` and `parse_flags`
+                          **flags,
+                         ) -> Denoiser:  # in evaluation mode, no gradients
+    """A network of guided-diffusion (ADM), upsamplers included. FileNotFoundError;
+    ValueError naming what does not fit (E32)."""
+    ours, diffusion = list(signature(adm_config).parameters), [
+        k for k in signature(_diffusion).parameters if k not in ('net', 'learn_sigma')]
+    known_flags(flags, [*ours, *diffusion, 'rescale_timesteps', 'num_heads_upsample',
+                        'timestep_respacing'])
+    if flags.get('timestep_respacing'):
+        raise ValueError(
+            "timestep_respacing is not part of a model here: give the steps to sample()")
+    if flags.get('num_heads_upsample', -1) not in (-1, flags.get('num_heads', 4)):
+        raise ValueError("num_heads_upsample must be -1: as many heads both ways")
     state, what = read_weights(source), 'the weights' if isinstance(source, dict) else str(source)
-    if not any(k.startswith('output_blocks.') for k in state) and 'input_blocks.0.0.weight' in state:
-        raise ValueError(f"{what} has no way up: a classifier? Then use classifier_from_guided_diffusion")
+    if (not any(k.startswith('output_blocks.') for k in state)
+            and 'input_blocks.0.0.weight' in state):
+        raise ValueError(
+            f"{what} has no way up: a classifier? Then use classifier_from_guided_diffusion")
     shape = lambda key, i: state[key].shape[i] if key in state else 0
     seen, made = shape('input_blocks.0.0.weight', 1), shape('out.2.weight', 0)
-    upsampler = 'small_size' in flags or made < seen or seen == 6 and 'image_channels' not in flags          # 6 in: two RGB pictures, unless said otherwise
+    # 6 in: two RGB pictures, unless said otherwise
+    upsampler = 'small_size' in flags or made < seen or seen == 6 and 'image_channels' not in flags
     channels = flags.get('image_channels', seen//2 if upsampler else seen)
-    facts = adm_facts(state, size := flags.get('image_size', flags.get('large_size', 256 if seen > channels else 64)))
-    facts |= dict(image_size=size, image_channels=channels, learn_sigma=made == 2*channels, small_size=None if seen == channels else size)
-    if 'label_emb.weight' in state: facts |= dict(class_cond=True, num_classes=len(state['label_emb.weight']))
+    facts = adm_facts(state,
+                      size := flags.get('image_size',
+                                        flags.get('large_size', 256 if seen > channels else 64)))
+    facts |= dict(image_size=size, image_channels=channels, learn_sigma=made == 2*channels,
+                  small_size=None if seen == channels else size)
+    if 'label_emb.weight' in state:
+        facts |= dict(class_cond=True, num_classes=len(state['label_emb.weight']))
     flags = facts | flags
-    net = _adm_network(UNet, adm_config(**{k: v for k, v in flags.items() if k in ours}), state, what, flags)
-    return _diffusion(net, flags['learn_sigma'], **{k: v for k, v in flags.items() if k in diffusion})
+    net = _adm_network(UNet, adm_config(**{k: v for k, v in flags.items() if k in ours}), state,
+                       what, flags)
+    return _diffusion(net, flags['learn_sigma'],
+                      **{k: v for k, v in flags.items() if k in diffusion})
 
 def from_improved_diffusion(source, **flags) -> Denoiser: # as from_guided_diffusion
-    "A network of improved-diffusion: as `from_guided_diffusion`, with that code's default of rescale_timesteps, which matters for T other than 1000."
+    """A network of improved-diffusion: as `from_guided_diffusion`, with that
+    code's default of rescale_timesteps, which matters for T other than 1000."""
     return from_guided_diffusion(source, **dict(rescale_timesteps=True) | flags)
 
 # %% ../nbs/52_pretrained.ipynb #9b594bb2
-def classifier_from_guided_diffusion(source,      # as in from_guided_diffusion
-                                     **flags,     # classifier_width, classifier_depth, ..., see `adm_classifier_config`
-                                    ) -> EncoderUNet: # net(x_t, t) -> logits; our t, from 1
-    "A noisy classifier of guided-diffusion. FileNotFoundError; ValueError naming what does not fit (E31)."
+def classifier_from_guided_diffusion(source,           # as in from_guided_diffusion
+                                     # classifier_width, classifier_depth,
+                                     # ..., see `adm_classifier_config`
+                                     **flags,
+                                    ) -> EncoderUNet:  # net(x_t, t) -> logits; our t, from 1
+    """A noisy classifier of guided-diffusion. FileNotFoundError;
+    ValueError naming what does not fit (E31)."""
     ours = list(signature(adm_classifier_config).parameters)
     known_flags(flags, [*ours, 'classifier_use_fp16', 'rescale_timesteps', 'diffusion_steps'])
     state, what = read_weights(source), 'the weights' if isinstance(source, dict) else str(source)
-    size, pool = flags.get('image_size', 64), 'attention' if 'out.2.positional_embedding' in state else 'adaptive'
-    levels, stages = len(levels_of(size, flags.get('channel_mult', ''), '')[0]), len({k.split('.')[1] for k in state if k.startswith('input_blocks.')})
-    facts = adm_facts(state, size, max(1, stages//levels - 1))                             # each level has its blocks and a halving, or is the stem's
+    size, pool = (flags.get('image_size', 64),
+                  'attention' if 'out.2.positional_embedding' in state else 'adaptive')
+    levels, stages = (len(levels_of(size, flags.get('channel_mult', ''), '')[0]),
+                      len({k.split('.')[1] for k in state if k.startswith('input_blocks.')}))
+    # each level has its blocks and a halving, or is the stem's
+    facts = adm_facts(state, size, max(1, stages//levels - 1))
     last = 'out.2.c_proj.weight' if pool == 'attention' else 'out.3.weight'
-    told = dict(classifier_width='num_channels', classifier_depth='num_res_blocks', classifier_attention_resolutions='attention_resolutions', channel_mult='channel_mult',
-                classifier_use_scale_shift_norm='use_scale_shift_norm', classifier_resblock_updown='resblock_updown')
-    facts = {k: facts[v] for k, v in told.items()} | dict(image_channels=state['input_blocks.0.0.weight'].shape[1], classifier_pool=pool)
+    told = dict(classifier_width='num_channels', classifier_depth='num_res_blocks',
+                classifier_attention_resolutions='attention_resolutions',
+                channel_mult='channel_mult', classifier_use_scale_shift_norm='use_scale_shift_norm',
+                classifier_resblock_updown='resblock_updown')
+    facts = ({k: facts[v] for k, v in told.items()}
+             | dict(image_channels=state['input_blocks.0.0.weight'].shape[1], classifier_pool=pool))
     if last in state: facts['num_classes'] = len(state[last])
-    return _adm_network(EncoderUNet, adm_classifier_config(**facts | {k: v for k, v in flags.items() if k in ours}), state, what, flags)
+    return _adm_network(
+        EncoderUNet, adm_classifier_config(**facts | {k: v for k, v in flags.items() if k in ours}),
+        state, what, flags)
 
 # %% ../nbs/52_pretrained.ipynb #a70bb659
-unet2d_must = dict(_class_name=('UNet2DModel',), center_input_sample=(False,), time_embedding_type=('positional',), time_embedding_dim=(None,),
-                   class_embed_type=(None,), act_fn=('silu', 'swish'), mid_block_type=('UNetMidBlock2D',), mid_block_scale_factor=(1,),
+unet2d_must = dict(_class_name=('UNet2DModel',), center_input_sample=(False,),
+                   time_embedding_type=('positional',), time_embedding_dim=(None,),
+                   class_embed_type=(None,), act_fn=('silu', 'swish'),
+                   mid_block_type=('UNetMidBlock2D',), mid_block_scale_factor=(1,),
                    resnet_time_scale_shift=('default', 'scale_shift'))
-unet2d_defaults = dict(in_channels=3, out_channels=3, freq_shift=0, downsample_padding=1, downsample_type='conv', upsample_type='conv', dropout=0.,
-                       layers_per_block=2, attention_head_dim=8, norm_num_groups=32, norm_eps=1e-5, add_attention=True)
+unet2d_defaults = dict(in_channels=3, out_channels=3, freq_shift=0, downsample_padding=1,
+                       downsample_type='conv', upsample_type='conv', dropout=0., layers_per_block=2,
+                       attention_head_dim=8, norm_num_groups=32, norm_eps=1e-5, add_attention=True)
 
 def is_number(v) -> bool: # a value from a JSON file
     "Whether a setting is a finite number."
     return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
 
-unet2d_kinds = {k: ('a number', is_number) for k in ('in_channels', 'out_channels', 'freq_shift', 'downsample_padding', 'dropout', 'layers_per_block', 'norm_num_groups', 'norm_eps')} | dict(
-    attention_head_dim=('a number or null', lambda v: v is None or is_number(v)), num_class_embeds=('a number or null', lambda v: v is None or is_number(v)),
-    block_out_channels=('positive numbers', lambda v: all(map(is_number, v)) and min(v) > 0), add_attention=('true or false', lambda v: isinstance(v, bool)))
+unet2d_kinds = {
+    k: ('a number', is_number)
+    for k in ('in_channels', 'out_channels', 'freq_shift', 'downsample_padding', 'dropout',
+              'layers_per_block', 'norm_num_groups', 'norm_eps')} | dict(
+                  attention_head_dim=('a number or null', lambda v: v is None or is_number(v)),
+                  num_class_embeds=('a number or null', lambda v: v is None or is_number(v)),
+                  block_out_channels=('positive numbers',
+                                      lambda v: all(map(is_number, v)) and min(v) > 0),
+                  add_attention=('true or false', lambda v: isinstance(v, bool)))
 
 # %% ../nbs/52_pretrained.ipynb #b84f84da
-diffusers_ends = {'time.0': 'time_embedding.linear_1', 'time.2': 'time_embedding.linear_2', 'label': 'class_embedding',
+diffusers_ends = {'time.0': 'time_embedding.linear_1', 'time.2': 'time_embedding.linear_2',
+                  'label': 'class_embedding',
                   'stem': 'conv_in', 'out.0': 'conv_norm_out', 'out.2': 'conv_out'}
-diffusers_parts = {'norm1': ['norm1'], 'conv1': ['conv1'], 'emb': ['time_emb_proj'], 'norm2': ['norm2'], 'conv2': ['conv2'], 'skip': ['conv_shortcut'], 'conv': ['conv'],
+diffusers_parts = {'norm1': ['norm1'], 'conv1': ['conv1'], 'emb': ['time_emb_proj'],
+                   'norm2': ['norm2'], 'conv2': ['conv2'], 'skip': ['conv_shortcut'],
+                   'conv': ['conv'],
                    'norm': ['group_norm'], 'qkv': ['to_q', 'to_k', 'to_v'], 'proj': ['to_out.0']}
 
 def diffusers_names(net) -> dict: # a UNet -> {our key: [keys of a UNet2DModel]}
@@ -240,44 +327,69 @@ def diffusers_names(net) -> dict: # a UNet -> {our key: [keys of a UNet2DModel]}
             names[key] = [f'{diffusers_ends[module]}.{kind}']
             continue
         arm, i, j, layer, kind = place
-        level, k = (0, j//(1 + net.config['middle_attention'])) if arm == 'middle' else divmod(i, n + 1)
-        resizes = (arm == 'down' and k == n) or (arm == 'up' and j > 0 and layer not in ('norm', 'qkv', 'proj'))
+        level, k = ((0, j//(1 + net.config['middle_attention']))
+                    if arm == 'middle' else divmod(i, n + 1))
+        resizes = ((arm == 'down' and k == n)
+                   or (arm == 'up' and j > 0 and layer not in ('norm', 'qkv', 'proj')))
         block = 'mid_block' if arm == 'middle' else f'{arm}_blocks.{level}'
-        group = f'{arm}samplers.0' if resizes else f'attentions.{k}' if layer in ('norm', 'qkv', 'proj') else f'resnets.{k}'
+        group = (f'{arm}samplers.0' if resizes else f'attentions.{k}'
+                 if layer in ('norm', 'qkv', 'proj') else f'resnets.{k}')
         names[key] = [f'{block}.{group}.{part}.{kind}' for part in diffusers_parts[layer]]
     return names
 
 # %% ../nbs/52_pretrained.ipynb #63bc218d
 def unet2d_config(c:dict) -> dict: # config.json of a UNet2DModel -> keywords of a UNet
-    "The architecture of a diffusers folder in our words. ValueError for what our network has no counterpart for."
+    """The architecture of a diffusers folder in our words.
+    ValueError for what our network has no counterpart for."""
     c = unet2d_defaults | c
     def need(ok, key, what):
-        if not ok: raise ValueError(f"config.json: {key} must be {what} for this project's U-Net, got {c.get(key)!r}")
-    for key in ('block_out_channels', 'down_block_types', 'up_block_types'): need(isinstance(c.get(key), (list, tuple)) and len(c[key]) > 0, key, 'a list')
+        if not ok:
+            raise ValueError(
+                f"config.json: {key} must be {what} for this project's U-Net, got {c.get(key)!r}")
+    for key in ('block_out_channels', 'down_block_types', 'up_block_types'):
+        need(isinstance(c.get(key), (list, tuple)) and len(c[key]) > 0, key, 'a list')
     for key, (what, fits) in unet2d_kinds.items(): need(fits(c.get(key)), key, what)
-    for key, allowed in unet2d_must.items(): need(c.get(key, allowed[0]) in allowed, key, ' or '.join(map(repr, allowed)))
-    kinds = {'DownBlock2D': 'conv', 'AttnDownBlock2D': {'conv': 'conv', 'resnet': 'block'}.get(str(c['downsample_type'])), 'ResnetDownsampleBlock2D': 'block'}
-    down, widths, adagn = c['down_block_types'], c['block_out_channels'], c.get('resnet_time_scale_shift', 'default') == 'scale_shift'
-    need(all(d in [*kinds] for d in down) and len(down) == len(widths), 'down_block_types', f"one of {', '.join(kinds)} for each of block_out_channels")
-    need(list(c['up_block_types']) == [d.replace('Down', 'Up') for d in reversed(down)], 'up_block_types', 'the mirror of down_block_types')
+    for key, allowed in unet2d_must.items():
+        need(c.get(key, allowed[0]) in allowed, key, ' or '.join(map(repr, allowed)))
+    kinds = {'DownBlock2D': 'conv', 'AttnDownBlock2D': {'conv': 'conv', 'resnet': 'block'}
+             .get(str(c['downsample_type'])), 'ResnetDownsampleBlock2D': 'block'}
+    down, widths, adagn = (c['down_block_types'], c['block_out_channels'],
+                           c.get('resnet_time_scale_shift', 'default') == 'scale_shift')
+    need(all(d in [*kinds] for d in down) and len(down) == len(widths), 'down_block_types',
+         f"one of {', '.join(kinds)} for each of block_out_channels")
+    need(list(c['up_block_types']) == [d.replace('Down', 'Up') for d in reversed(down)],
+         'up_block_types', 'the mirror of down_block_types')
     ways = {kinds[d] for d in down[:-1]} or {'conv'}
-    need(len(ways) == 1 and None not in ways and c['upsample_type'] == c['downsample_type'], 'downsample_type', "'conv' or 'resnet', alike at all levels and both ways")
-    groups = [c['norm_num_groups']] + ([] if adagn and c['add_attention'] else [None])             # without groups, AdaGN's middle attention has no normalisation
+    need(len(ways) == 1 and None not in ways and c['upsample_type'] == c['downsample_type'],
+         'downsample_type', "'conv' or 'resnet', alike at all levels and both ways")
+    # without groups, AdaGN's middle attention has no normalisation
+    groups = [c['norm_num_groups']] + ([] if adagn and c['add_attention'] else [None])
     need(c.get('attn_norm_num_groups') in groups, 'attn_norm_num_groups', groups[0])
     whole = lambda m: int(m) if m == int(m) else m
-    return dict(in_channels=c['in_channels'], out_channels=c['out_channels'], channels=widths[0], mults=[whole(w/widths[0]) for w in widths],
-                blocks=c['layers_per_block'], attention=[i for i, d in enumerate(down) if 'Attn' in d], heads=1, head_channels=c['attention_head_dim'],
-                dropout=c['dropout'], num_classes=c.get('num_class_embeds'), label_required=c.get('num_class_embeds') is not None,
-                groups=c['norm_num_groups'], eps=c['norm_eps'], scale_shift=adagn, resample=ways.pop(),
-                middle_attention=c['add_attention'], down_padding=c['downsample_padding'], freq_shift=c['freq_shift'], time_offset=-1)
+    return dict(
+        in_channels=c['in_channels'], out_channels=c['out_channels'], channels=widths[0],
+        mults=[whole(w/widths[0]) for w in widths],
+        blocks=c['layers_per_block'], attention=[i for i, d in enumerate(down) if 'Attn' in d],
+        heads=1, head_channels=c['attention_head_dim'],
+        dropout=c['dropout'], num_classes=c.get('num_class_embeds'),
+        label_required=c.get('num_class_embeds') is not None,
+        groups=c['norm_num_groups'], eps=c['norm_eps'], scale_shift=adagn, resample=ways.pop(),
+        middle_attention=c['add_attention'], down_padding=c['downsample_padding'],
+        freq_shift=c['freq_shift'], time_offset=-1)
 
 # %% ../nbs/52_pretrained.ipynb #1342198b
 predictions = {'epsilon': 'eps', 'sample': 'x0', 'v_prediction': 'v'}
-scheduler_defaults = dict(num_train_timesteps=1000, beta_start=1e-4, beta_end=.02, beta_schedule='linear', trained_betas=None,
+scheduler_defaults = dict(num_train_timesteps=1000, beta_start=1e-4, beta_end=.02,
+                          beta_schedule='linear', trained_betas=None,
                           prediction_type='epsilon', clip_sample=True, clip_sample_range=1.)
-variances = {'fixed_small': 'small', 'fixed_small_log': 'small', 'fixed_large': 'large', 'fixed_large_log': 'large', 'learned_range': 'learned'}
-scheduler_kinds = {k: ('a number', is_number) for k in ('num_train_timesteps', 'beta_start', 'beta_end', 'clip_sample_range')} | dict(
-    trained_betas=('numbers or null', lambda v: v is None or isinstance(v, (list, tuple)) and all(map(is_number, v))), clip_sample=('true or false', lambda v: isinstance(v, bool)))
+variances = {'fixed_small': 'small', 'fixed_small_log': 'small', 'fixed_large': 'large',
+             'fixed_large_log': 'large', 'learned_range': 'learned'}
+scheduler_kinds = ({k: ('a number', is_number)
+                    for k in ('num_train_timesteps', 'beta_start', 'beta_end', 'clip_sample_range')}
+                   | dict(
+                       trained_betas=('numbers or null', lambda v: v is None
+                                      or isinstance(v, (list, tuple)) and all(map(is_number, v))),
+                       clip_sample=('true or false', lambda v: isinstance(v, bool))))
 
 # %% ../nbs/52_pretrained.ipynb #07d69941
 def scheduler_choices(c:dict,          # scheduler_config.json
@@ -287,54 +399,80 @@ def scheduler_choices(c:dict,          # scheduler_config.json
     c = scheduler_defaults | c
     c.setdefault('variance_type', 'learned_range' if learned else 'fixed_small')
     for key, (what, fits) in scheduler_kinds.items():
-        if not fits(c[key]): raise ValueError(f"scheduler_config.json: {key} must be {what}, got {c[key]!r}")
+        if not fits(c[key]):
+            raise ValueError(f"scheduler_config.json: {key} must be {what}, got {c[key]!r}")
     T, start, end = c['num_train_timesteps'], c['beta_start'], c['beta_end']
-    made = {'linear': lambda: linear_schedule(T, start, end), 'squaredcos_cap_v2': lambda: cosine_schedule(T),
-            'scaled_linear': lambda: Schedule(torch.linspace(start**.5, end**.5, T, dtype=torch.float64)**2)}
-    for key, table in dict(beta_schedule=made, prediction_type=predictions, variance_type=variances).items():
-        if c[key] not in [*table]: raise ValueError(f"scheduler_config.json: {key} must be one of {', '.join(table)}, got {c[key]!r}")
-    kinds = ('DDPM', 'DDIM', 'PNDM', 'LMSDiscrete', 'EulerDiscrete', 'EulerAncestralDiscrete', 'HeunDiscrete', 'DPMSolverMultistep', 'DPMSolverSinglestep', 'DEISMultistep', 'UniPCMultistep')
-    if (name := c.get('_class_name')) and str(name).removesuffix('Scheduler') not in kinds: raise ValueError(f"scheduler_config.json: {name} has no schedule of betas; known are {', '.join(kinds)}")
+    made = {'linear': lambda: linear_schedule(T, start, end),
+            'squaredcos_cap_v2': lambda: cosine_schedule(T),
+            'scaled_linear': lambda:
+            Schedule(torch.linspace(start**.5, end**.5, T, dtype=torch.float64)**2)}
+    for key, table in dict(beta_schedule=made, prediction_type=predictions,
+                           variance_type=variances).items():
+        if c[key] not in [*table]:
+            raise ValueError(
+                f"scheduler_config.json: {key} must be one of {', '.join(table)}, got {c[key]!r}")
+    kinds = ('DDPM', 'DDIM', 'PNDM', 'LMSDiscrete', 'EulerDiscrete', 'EulerAncestralDiscrete',
+             'HeunDiscrete', 'DPMSolverMultistep', 'DPMSolverSinglestep', 'DEISMultistep',
+             'UniPCMultistep')
+    if (name := c.get('_class_name')) and str(name).removesuffix('Scheduler') not in kinds:
+        raise ValueError(
+            f"scheduler_config.json: {name} has no schedule of betas; known are {', '.join(kinds)}")
     for key in ('rescale_betas_zero_snr', 'thresholding'):
         if c.get(key): raise ValueError(f"scheduler_config.json: {key} is not supported")
     if (c['variance_type'] == 'learned_range') != learned:
-        raise ValueError(f"scheduler_config.json: variance_type is {c['variance_type']!r}, but the network has {'twice' if learned else 'just'} as many outputs as inputs")
-    sched = made[c['beta_schedule']]() if c['trained_betas'] is None else Schedule(c['trained_betas'])
+        raise ValueError(f"scheduler_config.json: variance_type is {c['variance_type']!r}, but the "
+                         f"network has {'twice' if learned else 'just'} as many outputs as inputs")
+    sched = (made[c['beta_schedule']]()
+             if c['trained_betas'] is None else Schedule(c['trained_betas']))
     bound = float(c['clip_sample_range'])
-    return sched, predictions[c['prediction_type']], variances[c['variance_type']], (-bound, bound) if c['clip_sample'] else None
+    return (sched, predictions[c['prediction_type']], variances[c['variance_type']],
+            (-bound, bound) if c['clip_sample'] else None)
 
 # %% ../nbs/52_pretrained.ipynb #a5d8f252
 def _json(path):
     "A JSON file as a dict, or a ValueError naming it."
     try: found = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as e: raise ValueError(f"{path} is no JSON file: {e}") from None
-    if not isinstance(found, dict): raise ValueError(f"{path} holds no settings, but a {type(found).__name__}")
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} is no JSON file: {e}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no settings, but a {type(found).__name__}")
     return found
 
 # %% ../nbs/52_pretrained.ipynb #05e4dd2d
-def from_diffusers(folder,           # of a UNet2DModel, or of a pipeline with unet/ (and scheduler/)
-                   **scheduler,      # settings in the words of scheduler_config.json, instead of the file's
-                  ) -> Denoiser:     # in evaluation mode, no gradients
+def from_diffusers(folder,        # of a UNet2DModel, or of a pipeline with unet/ (and scheduler/)
+                   # settings in the words of scheduler_config.json, instead of the file's
+                   **scheduler,
+                  ) -> Denoiser:  # in evaluation mode, no gradients
     "A DDPM from a diffusers folder. FileNotFoundError; ValueError naming what does not fit (E16)."
     known_flags(scheduler, [*scheduler_defaults, 'variance_type'])
     folder = Path(folder).expanduser()
     inner = folder/'unet' if (folder/'unet').is_dir() else folder
-    if not (inner/'config.json').is_file(): raise FileNotFoundError(f"{inner} holds no config.json: is it the folder of a UNet2DModel, or of a pipeline with one?")
+    if not (inner/'config.json').is_file():
+        raise FileNotFoundError(f"{inner} holds no config.json: is it the folder of a UNet2DModel, "
+                                "or of a pipeline with one?")
     files = [inner/f'diffusion_pytorch_model.{end}' for end in ('safetensors', 'bin')]
-    if not (weights := next((f for f in files if f.is_file()), None)): raise FileNotFoundError(f"{inner} holds no {files[0].name}")
+    if not (weights := next((f for f in files if f.is_file()), None)):
+        raise FileNotFoundError(f"{inner} holds no {files[0].name}")
     c, state = _json(inner/'config.json'), read_weights(weights)
-    old = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}               # names of early versions
+    # names of early versions
+    old = {'query': 'to_q', 'key': 'to_k', 'value': 'to_v', 'proj_attn': 'to_out.0'}
     state = {'.'.join(old.get(part, part) for part in k.split('.')): v for k, v in state.items()}
-    if not c.get('flip_sin_to_cos', True) and (first := 'time_embedding.linear_1.weight') in state:  # sines first: ours has them last
+    # sines first: ours has them last
+    if not c.get('flip_sin_to_cos', True) and (first := 'time_embedding.linear_1.weight') in state:
         state[first] = torch.cat(state[first].chunk(2, dim=1)[::-1], dim=1)
     with torch.device('meta'): net = UNet(**unet2d_config(c))
     fill(net, diffusers_names(net), state, str(weights))
-    found = next((f for f in (folder/'scheduler'/'scheduler_config.json', folder/'scheduler_config.json') if f.is_file()), None)
+    found = next((f for f in (folder/'scheduler'/'scheduler_config.json',
+                              folder/'scheduler_config.json') if f.is_file()), None)
     given = (_json(found) if found else {}) | scheduler
-    return Denoiser(net, *scheduler_choices(given, net.config['out_channels'] == 2*net.config['in_channels'])).eval().requires_grad_(False)
+    return Denoiser(net,
+                    *scheduler_choices(given, net.config['out_channels']
+                                       == 2*net.config['in_channels'])).eval().requires_grad_(False)
 
 # %% ../nbs/52_pretrained.ipynb #44ee09b6
-def turned(first:torch.Tensor, d:float, freq_shift:int) -> torch.Tensor: # [*, dim], the layer behind the embedding; steps; as in timestep_embedding
+def turned(first:torch.Tensor,               # [*, dim], the layer behind the embedding
+           d:float,                          # steps
+           freq_shift:int) -> torch.Tensor:  # as in timestep_embedding
     "The layer that does to the embedding of t what `first` does to that of t + d."
     if d == 0: return first
     half = first.shape[1]//2
@@ -345,64 +483,96 @@ def turned(first:torch.Tensor, d:float, freq_shift:int) -> torch.Tensor: # [*, d
 
 def _must_fit(model):
     "ValueError unless a UNet2DModel and a DDPMScheduler can say the same."
-    if not isinstance(model, Denoiser): raise ValueError(f"a Denoiser can be written for diffusers, got {type(model).__name__}")
+    if not isinstance(model, Denoiser):
+        raise ValueError(f"a Denoiser can be written for diffusers, got {type(model).__name__}")
     c = getattr(model.net, 'config', {})
     def need(ok, why):
         if not ok: raise ValueError(f"this model has no counterpart in diffusers: {why}")
     need(type(model.net) is UNet, f"its network is a {type(model.net).__name__}, not a UNet")
-    need(isinstance(model.sched, Schedule), f"its noise schedule is a {type(model.sched).__name__}, not a Schedule of betas")
-    need(model.predicts in predictions.values(), f"it predicts {model.predicts}, not {', '.join(predictions.values())}")
-    need(model.clip is None or model.clip[0] == -model.clip[1], f"it clips to {model.clip}, not to an interval around 0")
-    for key, value in dict(rescale=False, picture_channels=0, time_scale=1).items(): need(c[key] == value, f"{key} is {c[key]}, and must be {value}")
-    need((model.variance == 'learned') == (c['out_channels'] == 2*c['in_channels']), f"its variance is {model.variance!r}, with {c['out_channels']} outputs for {c['in_channels']} channels")
+    need(isinstance(model.sched, Schedule),
+         f"its noise schedule is a {type(model.sched).__name__}, not a Schedule of betas")
+    need(model.predicts in predictions.values(),
+         f"it predicts {model.predicts}, not {', '.join(predictions.values())}")
+    need(model.clip is None or model.clip[0] == -model.clip[1],
+         f"it clips to {model.clip}, not to an interval around 0")
+    for key, value in dict(rescale=False, picture_channels=0, time_scale=1).items():
+        need(c[key] == value, f"{key} is {c[key]}, and must be {value}")
+    need((model.variance == 'learned') == (c['out_channels'] == 2*c['in_channels']),
+         f"its variance is {model.variance!r}, with {c['out_channels']} outputs for "
+         f"{c['in_channels']} channels")
     need(c['resample'] != 'pool', "resample is 'pool', and must be 'conv' or 'block'")
     need(c['mults'][0] == 1, f"the first of mults is {c['mults'][0]}, and must be 1")
-    widths = {int(c['channels']*c['mults'][level]) for level in [*c['attention'], *([-1] if c['middle_attention'] else [])]}
-    need(c['head_channels'] or c['heads'] == 1 or len(widths) < 2, f"{c['heads']} heads at the widths {sorted(widths)}, where one width of a head must serve all")
-    return c | dict(head_dim=c['head_channels'] or (None if c['heads'] == 1 or not widths else widths.pop()//c['heads']))
+    widths = {int(c['channels']*c['mults'][level])
+              for level in [*c['attention'], *([-1] if c['middle_attention'] else [])]}
+    need(c['head_channels'] or c['heads'] == 1 or len(widths) < 2,
+         f"{c['heads']} heads at the widths {sorted(widths)}, where one width of a head must "
+         "serve all")
+    return (c | dict(head_dim=c['head_channels']
+                     or (None if c['heads'] == 1 or not widths else widths.pop()//c['heads'])))
 
 # %% ../nbs/52_pretrained.ipynb #cac1e357
 def _unet2d_json(c, size):
     "config.json of a UNet2DModel."
     att, block = set(c['attention']), c['resample'] == 'block'
-    kind = lambda level, way: f'Attn{way}Block2D' if level in att else f'Resnet{way}sampleBlock2D' if block else f'{way}Block2D'
+    kind = (lambda level, way: f'Attn{way}Block2D' if level in att else f'Resnet{way}sampleBlock2D'
+            if block else f'{way}Block2D')
     levels, K = range(len(c['mults'])), c['num_classes']
-    return dict(_class_name='UNet2DModel', sample_size=size, in_channels=c['in_channels'], out_channels=c['out_channels'],
-                block_out_channels=[int(c['channels']*m) for m in c['mults']], layers_per_block=c['blocks'],
-                down_block_types=[kind(i, 'Down') for i in levels], up_block_types=[kind(i, 'Up') for i in reversed(levels)],
-                downsample_type='resnet' if block else 'conv', upsample_type='resnet' if block else 'conv', downsample_padding=c['down_padding'], dropout=c['dropout'],
-                attention_head_dim=c['head_dim'], add_attention=c['middle_attention'], norm_num_groups=c['groups'], attn_norm_num_groups=c['groups'], norm_eps=c['eps'],
-                resnet_time_scale_shift='scale_shift' if c['scale_shift'] else 'default', num_class_embeds=K if K is None or c['label_required'] else K + 1,
-                act_fn='silu', time_embedding_type='positional', flip_sin_to_cos=True, freq_shift=c['freq_shift'], center_input_sample=False, class_embed_type=None)
+    return dict(_class_name='UNet2DModel', sample_size=size, in_channels=c['in_channels'],
+                out_channels=c['out_channels'],
+                block_out_channels=[int(c['channels']*m) for m in c['mults']],
+                layers_per_block=c['blocks'],
+                down_block_types=[kind(i, 'Down') for i in levels],
+                up_block_types=[kind(i, 'Up') for i in reversed(levels)],
+                downsample_type='resnet' if block else 'conv', upsample_type='resnet'
+                if block else 'conv', downsample_padding=c['down_padding'], dropout=c['dropout'],
+                attention_head_dim=c['head_dim'], add_attention=c['middle_attention'],
+                norm_num_groups=c['groups'], attn_norm_num_groups=c['groups'], norm_eps=c['eps'],
+                resnet_time_scale_shift='scale_shift' if c['scale_shift'] else 'default',
+                num_class_embeds=K if K is None or c['label_required'] else K + 1,
+                act_fn='silu', time_embedding_type='positional', flip_sin_to_cos=True,
+                freq_shift=c['freq_shift'], center_input_sample=False, class_embed_type=None)
 
 def _scheduler_json(model):
     "scheduler_config.json of a DDPMScheduler."
     sched, back = model.sched, lambda table, value: next(k for k, v in table.items() if v == value)
     beta, T = sched.beta[1:], sched.T
     ends = beta[0].item(), beta[-1].item()
-    if torch.equal(linear_schedule(T, *ends).beta, sched.beta): named = dict(beta_schedule='linear', beta_start=ends[0], beta_end=ends[1])
-    elif torch.equal(cosine_schedule(T).beta, sched.beta): named = dict(beta_schedule='squaredcos_cap_v2')
+    if torch.equal(linear_schedule(T, *ends).beta, sched.beta):
+        named = dict(beta_schedule='linear', beta_start=ends[0], beta_end=ends[1])
+    elif torch.equal(cosine_schedule(T).beta, sched.beta):
+        named = dict(beta_schedule='squaredcos_cap_v2')
     else: named = dict(trained_betas=beta.tolist())
-    return dict(_class_name='DDPMScheduler', num_train_timesteps=T, **named, prediction_type=back(predictions, model.predicts),
+    return dict(_class_name='DDPMScheduler', num_train_timesteps=T, **named,
+                prediction_type=back(predictions, model.predicts),
                 variance_type=back(variances, model.variance), clip_sample=model.clip is not None,
-                clip_sample_range=1. if model.clip is None else model.clip[1], timestep_spacing='trailing')
+                clip_sample_range=1. if model.clip is None else model.clip[1],
+                timestep_spacing='trailing')
 
 # %% ../nbs/52_pretrained.ipynb #60dac98a
 def to_diffusers(model:Denoiser,     # of a UNet
                  folder,             # to write to; made if it is not there
                  size:int):          # side of the pictures, which diffusers' pipelines want to know
-    "Write a pipeline folder for diffusers: unet/, scheduler/, model_index.json. ValueError saying why, if the model cannot be expressed there."
+    """Write a pipeline folder for diffusers: unet/, scheduler/, model_index.json.
+    ValueError saying why, if the model cannot be expressed there."""
     from safetensors.torch import save as to_bytes
     c, folder = _must_fit(model), Path(folder).expanduser()
     own = {k: v.detach().cpu().float() for k, v in model.net.state_dict().items()}
     own['time.0.weight'] = turned(own['time.0.weight'], 1 + c['time_offset'], c['freq_shift'])
-    if c['num_classes'] and not c['label_required']: own['label.weight'] = torch.cat([own['label.weight'], torch.zeros(1, own['label.weight'].shape[1])])
+    if c['num_classes'] and not c['label_required']:
+        own['label.weight'] = torch.cat(
+            [own['label.weight'], torch.zeros(1, own['label.weight'].shape[1])])
     state = {}
     for key, theirs in diffusers_names(model.net).items():
-        flat = len(theirs) == 3 or '.proj.' in key                                 # linear layers there, convolutions of width 1 here
-        for k, v in zip(theirs, own[key].chunk(len(theirs))): state[k] = (v.flatten(1) if flat and v.ndim > 1 else v).contiguous()
+        # linear layers there, convolutions of width 1 here
+        flat = len(theirs) == 3 or '.proj.' in key
+        for k, v in zip(theirs, own[key].chunk(len(theirs))):
+            state[k] = (v.flatten(1) if flat and v.ndim > 1 else v).contiguous()
     for inner in ('unet', 'scheduler'): (folder/inner).mkdir(parents=True, exist_ok=True)
-    write_atomic(folder/'unet'/'diffusion_pytorch_model.safetensors', to_bytes(state, {'format': 'pt'}))
-    for name, content in {'unet/config.json': _unet2d_json(c, size), 'scheduler/scheduler_config.json': _scheduler_json(model),
-                          'model_index.json': dict(_class_name='DDPMPipeline', unet=['diffusers', 'UNet2DModel'], scheduler=['diffusers', 'DDPMScheduler'])}.items():
+    write_atomic(folder/'unet'/'diffusion_pytorch_model.safetensors',
+                 to_bytes(state, {'format': 'pt'}))
+    for name, content in {
+            'unet/config.json': _unet2d_json(c, size),
+            'scheduler/scheduler_config.json': _scheduler_json(model),
+            'model_index.json': dict(_class_name='DDPMPipeline', unet=['diffusers', 'UNet2DModel'],
+                                     scheduler=['diffusers', 'DDPMScheduler'])}.items():
         write_atomic(folder/name, json.dumps(content, indent=1).encode())

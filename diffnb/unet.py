@@ -15,14 +15,17 @@ from torch import nn
 from fastcore.basics import patch
 
 # %% ../nbs/30_unet.ipynb #db6d23da
-def timestep_embedding(t:torch.Tensor,         # times, [B], integers or floats
-                       dim:int,                # length of the vector, even
-                       max_period:float=10000, # P: the slowest hand turns about this many times slower than the fastest
-                       freq_shift:int=0,       # 1: exactly P times slower, as in DDPM's own networks
-                      ) -> torch.Tensor:       # [B, dim], float32
+def timestep_embedding(t:torch.Tensor,    # times, [B], integers or floats
+                       dim:int,           # length of the vector, even
+                       # P: the slowest hand turns about this many times slower than the fastest
+                       max_period:float=10000,
+                       freq_shift:int=0,  # 1: exactly P times slower, as in DDPM's own networks
+                      ) -> torch.Tensor:  # [B, dim], float32
     "Sinusoidal embedding of time: cosines, then sines, of dim/2 speeds."
-    if dim < 2 or dim % 2 or dim//2 <= freq_shift: raise ValueError(f"dim must be even and at least {2 + 2*freq_shift}, got {dim}")
-    omega = torch.exp(-math.log(max_period) * torch.arange(dim//2, dtype=torch.float32, device=t.device) / (dim//2 - freq_shift))
+    if dim < 2 or dim % 2 or dim//2 <= freq_shift:
+        raise ValueError(f"dim must be even and at least {2 + 2*freq_shift}, got {dim}")
+    omega = torch.exp(-math.log(max_period) * torch.arange(dim//2, dtype=torch.float32,
+                                                           device=t.device) / (dim//2 - freq_shift))
     angle = t.to(torch.float32)[:, None] * omega
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
@@ -45,20 +48,23 @@ def zero(module:nn.Module,    # a convolution or linear layer
 class ResBlock(nn.Module):
     "Two convolutions with a shortcut around them; the time embedding enters between."
     def __init__(self,
-                 c_in:int,               # channels in; a multiple of groups
-                 c_out:int,              # channels out; a multiple of groups
-                 emb:int,                # length of the embedding
-                 groups:int=8,           # of the normalisation
-                 dropout:float=0.,       # before the last convolution
-                 scale_shift:bool=False, # the embedding scales and shifts what the second normalisation returns (AdaGN); else it is added before it
-                 change:str=None,        # 'down' or 'up': change the size on the way
-                 rescale:bool=False,     # divide the sum with the shortcut by √2
-                 eps:float=1e-5):        # of the normalisation
+                 c_in:int,            # channels in; a multiple of groups
+                 c_out:int,           # channels out; a multiple of groups
+                 emb:int,             # length of the embedding
+                 groups:int=8,        # of the normalisation
+                 dropout:float=0.,    # before the last convolution
+                 # the embedding scales and shifts what the second
+                 # normalisation returns (AdaGN); else it is added before it
+                 scale_shift:bool=False,
+                 change:str=None,     # 'down' or 'up': change the size on the way
+                 rescale:bool=False,  # divide the sum with the shortcut by √2
+                 eps:float=1e-5):     # of the normalisation
         super().__init__()
         self.scale_shift, self.change, self.rescale = scale_shift, change, rescale
         self.norm1, self.conv1 = GroupNorm(groups, c_in, eps), nn.Conv2d(c_in, c_out, 3, padding=1)
         self.emb = nn.Linear(emb, 2*c_out if scale_shift else c_out)
-        self.norm2, self.conv2 = GroupNorm(groups, c_out, eps), zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.norm2, self.conv2 = (GroupNorm(groups, c_out, eps),
+                                  zero(nn.Conv2d(c_out, c_out, 3, padding=1)))
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
@@ -89,7 +95,8 @@ def _number_of_heads(channels, heads, head_channels):
 
 # %% ../nbs/30_unet.ipynb #f4860876
 def _heads(qkv, heads):
-    "[B, N, 3*C] -> q, k, v, each [B, heads, N, C/heads], without a copy: torch's fused kernels store no N² weights."
+    """[B, N, 3*C] -> q, k, v, each [B, heads, N, C/heads], without a copy:
+    torch's fused kernels store no N² weights."""
     B, N, _ = qkv.shape
     return qkv.reshape(B, N, 3, heads, -1).permute(2, 0, 3, 1, 4)
 
@@ -108,24 +115,29 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.heads, self.rescale = _number_of_heads(channels, heads, head_channels), rescale
         self.norm = GroupNorm(groups, channels, eps)
-        self.qkv, self.proj = nn.Conv1d(channels, 3*channels, 1), zero(nn.Conv1d(channels, channels, 1))
+        self.qkv, self.proj = (nn.Conv1d(channels, 3*channels, 1),
+                               zero(nn.Conv1d(channels, channels, 1)))
 
-    def forward(self, x):        # [B, C, H, W] -> [B, C, H, W]
-        pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)                              # [B, H*W, C]
-        h = F.scaled_dot_product_attention(*_heads(_each(self.qkv, pixels), self.heads))     # [B, heads, H*W, d]
-        h = _each(self.proj, h.transpose(1, 2).flatten(2))                                   # [B, H*W, C]
+    def forward(self, x):                                        # [B, C, H, W] -> [B, C, H, W]
+        pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [B, H*W, C]
+        # [B, heads, H*W, d]
+        h = F.scaled_dot_product_attention(*_heads(_each(self.qkv, pixels), self.heads))
+        h = _each(self.proj, h.transpose(1, 2).flatten(2))       # [B, H*W, C]
         x = x + h.transpose(1, 2).unflatten(2, x.shape[2:])
         return x / 2**.5 if self.rescale else x
 
 # %% ../nbs/30_unet.ipynb #270cde00
 class Downsample(nn.Module):
-    "Halve height and width, odd sizes rounded up, by a convolution of stride two; or by averages of 2×2 pixels, rounded down."
+    """Halve height and width, odd sizes rounded up, by a convolution of stride two;
+    or by averages of 2×2 pixels, rounded down."""
     def __init__(self,
-                 channels:int,       # in and out
-                 conv:bool=True,     # False: averages
-                 padding:int=1):     # pixels of zeros on every side; 0: one, to the right and at the bottom only
+                 channels:int,    # in and out
+                 conv:bool=True,  # False: averages
+                 # pixels of zeros on every side; 0: one, to the right and at the bottom only
+                 padding:int=1):
         super().__init__()
-        self.padding, self.conv = padding, nn.Conv2d(channels, channels, 3, stride=2, padding=padding) if conv else None
+        self.padding, self.conv = (padding, nn.Conv2d(channels, channels, 3, stride=2,
+                                                      padding=padding) if conv else None)
 
     def forward(self, x):
         if self.conv is None: return F.avg_pool2d(x, 2)
@@ -142,7 +154,8 @@ class Upsample(nn.Module):
 
 # %% ../nbs/30_unet.ipynb #c6bef95b
 class Stage(nn.ModuleList):
-    "Parts applied in turn: residual blocks get the embedding, what enlarges gets the size to reach."
+    """Parts applied in turn:
+    residual blocks get the embedding, what enlarges gets the size to reach."""
     def forward(self, x, emb, size=None):
         for part in self:
             if isinstance(part, ResBlock): x = part(x, emb, size)
@@ -158,15 +171,19 @@ class Parts:
         self.norm = c['groups'], c['eps']
     def res(self, c_in, c_out, change=None):
         c = self.c
-        return ResBlock(c_in, c_out, 4*c['channels'], c['groups'], c['dropout'], c['scale_shift'], change, c['rescale'], c['eps'])
+        return ResBlock(c_in, c_out, 4*c['channels'], c['groups'], c['dropout'], c['scale_shift'],
+                        change, c['rescale'], c['eps'])
     def att(self, width):
         c = self.c
-        return AttentionBlock(width, c['heads'], c['groups'], c['head_channels'], c['rescale'], c['eps'])
+        return AttentionBlock(width, c['heads'], c['groups'], c['head_channels'], c['rescale'],
+                              c['eps'])
     def block(self, c_in, level):
-        return Stage([self.res(c_in, self.widths[level])] + ([self.att(self.widths[level])] if level in self.c['attention'] else []))
+        return Stage([self.res(c_in, self.widths[level])]
+                     + ([self.att(self.widths[level])] if level in self.c['attention'] else []))
     def down(self, width):
         kind = self.c['resample']
-        return self.res(width, width, 'down') if kind == 'block' else Downsample(width, kind == 'conv', self.c['down_padding'])
+        return (self.res(width, width, 'down')
+                if kind == 'block' else Downsample(width, kind == 'conv', self.c['down_padding']))
     def up(self, width):
         kind = self.c['resample']
         return self.res(width, width, 'up') if kind == 'block' else Upsample(width, kind == 'conv')
@@ -187,7 +204,8 @@ def _way_down(parts):
 def _middle(parts):
     "What stands at the coarsest level: block, attention, block."
     width = parts.widths[-1]
-    return Stage([parts.res(width, width), *([parts.att(width)] if parts.c['middle_attention'] else []), parts.res(width, width)])
+    return Stage([parts.res(width, width), *([parts.att(width)] if parts.c['middle_attention']
+                                             else []), parts.res(width, width)])
 
 def _way_up(parts, saved):
     "Stages from coarse to fine, for the skip connections to match; uses `saved` up."
@@ -201,29 +219,42 @@ def _way_up(parts, saved):
 
 # %% ../nbs/30_unet.ipynb #0a0ee219
 def _number(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
-def _whole(low): return f'a whole number of at least {low}', lambda v: _number(v) and v >= low and int(v) == v
+def _whole(low):
+    return f'a whole number of at least {low}', lambda v: _number(v) and v >= low and int(v) == v
 def _one_of(*values): return f"one of {', '.join(map(str, values))}", lambda v: v in values
-_switch, _positive = ('True or False', lambda v: isinstance(v, bool)), ('a positive number', lambda v: _number(v) and v > 0)
-_keywords = {k: _whole(1) for k in 'in_channels out_channels channels blocks heads head_channels groups num_classes size'.split()} | dict(
-    picture_channels=_whole(0), dropout=('a number in 0..1', lambda v: _number(v) and 0 <= v <= 1), eps=_positive,
-    scale_shift=_switch, rescale=_switch, middle_attention=_switch, label_required=_switch,
-    time_scale=_positive, time_offset=('a finite number', _number),
-    mults=('one or more positive numbers', lambda v: isinstance(v, (list, tuple)) and len(v) > 0 and all(_number(m) and m > 0 for m in v)),
-    attention=('a list of levels', lambda v: isinstance(v, (list, tuple))), resample=_one_of('conv', 'pool', 'block'),
-    pool=_one_of('adaptive', 'attention'), down_padding=_one_of(0, 1), freq_shift=_one_of(0, 1))
+_switch, _positive = (('True or False', lambda v: isinstance(v, bool)),
+                      ('a positive number', lambda v: _number(v) and v > 0))
+_keywords = {
+    k: _whole(1)
+    for k in 'in_channels out_channels channels blocks heads head_channels groups '
+             'num_classes size'.split()} | dict(
+                 picture_channels=_whole(0),
+                 dropout=('a number in 0..1', lambda v: _number(v) and 0 <= v <= 1), eps=_positive,
+                 scale_shift=_switch, rescale=_switch, middle_attention=_switch,
+                 label_required=_switch,
+                 time_scale=_positive, time_offset=('a finite number', _number),
+                 mults=('one or more positive numbers', lambda v: isinstance(v, (list, tuple))
+                        and len(v) > 0 and all(_number(m) and m > 0 for m in v)),
+                 attention=('a list of levels', lambda v: isinstance(v, (list, tuple))),
+                 resample=_one_of('conv', 'pool', 'block'),
+                 pool=_one_of('adaptive', 'attention'), down_padding=_one_of(0, 1),
+                 freq_shift=_one_of(0, 1))
 
 # %% ../nbs/30_unet.ipynb #01a9335b
 def _checked(config):
     "The keywords of a network as plain lists and numbers, or a ValueError."
     c = {k: v for k, v in config.items() if k not in ('self', '__class__')}
     if c.get('out_channels', 1) is None: c['out_channels'] = c['in_channels']
-    may_be_none = ('head_channels', 'size') + (('num_classes',) if 'out_channels' in c else ())      # a classifier has classes
+    # a classifier has classes
+    may_be_none = ('head_channels', 'size') + (('num_classes',) if 'out_channels' in c else ())
     for k, v in c.items():
         what, fits = _keywords[k]
-        if not fits(v) and not (v is None and k in may_be_none): raise ValueError(f"{k} must be {what}, got {v!r}")
+        if not fits(v) and not (v is None and k in may_be_none):
+            raise ValueError(f"{k} must be {what}, got {v!r}")
     c |= {k: list(c[k]) for k in ('mults', 'attention')}
     if c['channels'] % 2 or any(m * c['channels'] % c['groups'] for m in c['mults']):
-        raise ValueError(f"channels must be even, and at each level a multiple of groups = {c['groups']}, got {c['channels']} times {c['mults']}")
+        raise ValueError("channels must be even, and at each level a multiple of groups = "
+                         f"{c['groups']}, got {c['channels']} times {c['mults']}")
     wrong = [level for level in c['attention'] if level not in range(len(c['mults']))]
     if wrong: raise ValueError(f"attention names levels 0..{len(c['mults']) - 1}, got {wrong}")
     return c
@@ -232,79 +263,109 @@ def _checked(config):
 def _embed(net, x_t, t, y):
     "What the blocks are told: time, and the class where there is one, [B, emb]."
     if not isinstance(t, torch.Tensor) or t.shape != (len(x_t),):
-        raise ValueError(f"t must be a tensor of shape [{len(x_t)}], one time for each x_t, got {list(t.shape) if isinstance(t, torch.Tensor) else t!r}")
+        raise ValueError(f"t must be a tensor of shape [{len(x_t)}], one time for each x_t, got "
+                         f"{list(t.shape) if isinstance(t, torch.Tensor) else t!r}")
     c, first = net.config, net.time[0]
     clock = (t.float() + c.get('time_offset', 0)) * c.get('time_scale', 1)
-    emb = net.time(timestep_embedding(clock, first.in_features, freq_shift=c.get('freq_shift', 0)).to(first.weight.dtype))
-    on_cpu, K = isinstance(y, torch.Tensor) and y.device.type == 'cpu', None if net.label is None else net.label.num_embeddings
+    emb = net.time(timestep_embedding(clock, first.in_features,
+                                      freq_shift=c.get('freq_shift', 0)).to(first.weight.dtype))
+    on_cpu, K = (isinstance(y, torch.Tensor) and y.device.type == 'cpu',
+                 None if net.label is None else net.label.num_embeddings)
     if c.get('label_required') and (y is None or on_cpu and (y < 0).any()):
-        raise ValueError(f"this network was trained with labels only: give every picture a label y in 0..{K - 1}")
+        raise ValueError("this network was trained with labels only: give every picture a label y "
+                         f"in 0..{K - 1}")
     if y is None: return F.silu(emb)
-    if net.label is None: raise ValueError("a label y was given to a network that was built without num_classes")
+    if net.label is None:
+        raise ValueError("a label y was given to a network that was built without num_classes")
     if not isinstance(y, torch.Tensor) or y.shape != t.shape or y.dtype != torch.long:
         raise ValueError(f"y must be a LongTensor of shape [{len(x_t)}], one label for each x_t")
-    if on_cpu and not ((y >= -1) & (y < K)).all(): raise ValueError(f"labels lie in 0..{K - 1}, or are -1 for none, got {y.min()}..{y.max()}")
+    if on_cpu and not ((y >= -1) & (y < K)).all():
+        raise ValueError(f"labels lie in 0..{K - 1}, or are -1 for none, got {y.min()}..{y.max()}")
     return F.silu(emb + net.label(y.clamp(min=0)) * (y >= 0)[:, None])
 
 # %% ../nbs/30_unet.ipynb #e1f447c5
 def _layers(net, parts):
     "Give a UNet its layers."
     c, channels, width = parts.c, parts.c['channels'], parts.widths[0]
-    net.time = nn.Sequential(nn.Linear(channels, 4*channels), nn.SiLU(), nn.Linear(4*channels, 4*channels))
+    net.time = nn.Sequential(nn.Linear(channels, 4*channels), nn.SiLU(),
+                             nn.Linear(4*channels, 4*channels))
     net.label = None if c['num_classes'] is None else nn.Embedding(c['num_classes'], 4*channels)
     net.stem = nn.Conv2d(c['in_channels'] + c['picture_channels'], width, 3, padding=1)
     net.down, saved = _way_down(parts)
     net.up, net.middle = _way_up(parts, saved), _middle(parts)
-    net.out = nn.Sequential(GroupNorm(c['groups'], width, c['eps']), nn.SiLU(), zero(nn.Conv2d(width, c['out_channels'], 3, padding=1)))
+    net.out = nn.Sequential(GroupNorm(c['groups'], width, c['eps']), nn.SiLU(),
+                            zero(nn.Conv2d(width, c['out_channels'], 3, padding=1)))
 
 # %% ../nbs/30_unet.ipynb #a16110df
 class UNet(nn.Module):
-    "The U-Net of DDPM, improved DDPM and ADM: net(x_t [B,C,H,W], t [B]) -> [B,out_channels,H,W] (E32)."
+    """The U-Net of DDPM, improved DDPM and ADM:
+    net(x_t [B,C,H,W], t [B]) -> [B,out_channels,H,W] (E32)."""
     def __init__(self,
-                 in_channels:int=1, out_channels:int=None,   # of the pictures, and of the output (None: as many)
-                 channels:int=16,         # width of the finest level and, times 4, of the embedding
-                 mults:tuple=(1, 2),      # one level for each; width of a level = channels * mult, a multiple of groups
-                 blocks:int=1,            # residual blocks of a level on the way down; one more on the way up
-                 attention:tuple=(),      # levels with attention after every block, 0 the finest
-                 heads:int=4, head_channels:int=None,        # attention heads; or channels of each, whatever the width
-                 dropout:float=0.,        # in the residual blocks
-                 num_classes:int=None,    # number of labels y; None: the network takes no label
-                 groups:int=8, eps:float=1e-5,               # of the normalisation
-                 scale_shift:bool=False,  # adaptive group norm: the embedding scales and shifts
-                 resample:str='conv',     # between levels: 'conv', 'pool' (no weights) or 'block' (BigGAN's residual blocks)
-                 rescale:bool=False,      # divide each sum with a shortcut by √2
-                 middle_attention:bool=True,                 # attention at the bottom
-                 down_padding:int=1, freq_shift:int=0,       # 0 and 1 in DDPM's own networks: see Downsample, timestep_embedding
-                 time_offset:int=0, time_scale:float=1.,     # the network's clock shows (t + offset) * scale
-                 label_required:bool=False,                  # refuse to guess without a label (-1 is noticed on a CPU only: a GPU would have to stop for it)
-                 picture_channels:int=0): # channels of a second picture that is shown along, such as a small one to be enlarged
+                 # of the pictures, and of the output (None: as many)
+                 in_channels:int=1, out_channels:int=None,
+                 channels:int=16,  # width of the finest level and, times 4, of the embedding
+                 # one level for each; width of a level = channels * mult, a multiple of groups
+                 mults:tuple=(1, 2),
+                 blocks:int=1,  # residual blocks of a level on the way down; one more on the way up
+                 attention:tuple=(),  # levels with attention after every block, 0 the finest
+                 # attention heads; or channels of each, whatever the width
+                 heads:int=4, head_channels:int=None,
+                 dropout:float=0.,            # in the residual blocks
+                 num_classes:int=None,        # number of labels y; None: the network takes no label
+                 groups:int=8, eps:float=1e-5,  # of the normalisation
+                 scale_shift:bool=False,      # adaptive group norm: the embedding scales and shifts
+                 # between levels: 'conv', 'pool' (no weights)
+                 # or 'block' (BigGAN's residual blocks)
+                 resample:str='conv',
+                 rescale:bool=False,          # divide each sum with a shortcut by √2
+                 middle_attention:bool=True,  # attention at the bottom
+                 # 0 and 1 in DDPM's own networks: see Downsample, timestep_embedding
+                 down_padding:int=1, freq_shift:int=0,
+                 # the network's clock shows (t + offset) * scale
+                 time_offset:int=0, time_scale:float=1.,
+                 # refuse to guess without a label (-1 is noticed
+                 # on a CPU only: a GPU would have to stop for it)
+                 label_required:bool=False,
+                 # channels of a second picture that is shown
+                 # along, such as a small one to be enlarged
+                 picture_channels:int=0):
         super().__init__()
         self.config = _checked(locals())
         _layers(self, Parts(self.config))
 
 # %% ../nbs/30_unet.ipynb #6c4d2652
 def _check_images(net, x_t, picture=None):
-    "The input of the stem: x_t, and the second picture in its size where there is one; ValueError unless they fit the network."
+    """The input of the stem: x_t, and the second picture in its size where there is one;
+    ValueError unless they fit the network."""
     C, side = net.config['in_channels'], 2**(len(net.config['mults']) - 1)
     if x_t.ndim != 4 or x_t.shape[1] != C or min(x_t.shape[2:]) < side:
-        raise ValueError(f"images that do not fit the network: it takes [B, {C}, H, W] with H and W at least {side}, got {list(x_t.shape)}")
+        raise ValueError(f"images that do not fit the network: it takes [B, {C}, H, W] with H and "
+                         f"W at least {side}, got {list(x_t.shape)}")
     extra = net.config.get('picture_channels', 0)
-    if (picture is None) != (extra == 0) or extra and (picture.ndim != 4 or picture.shape[:2] != (len(x_t), extra)):
-        raise ValueError(f"the second picture must have {extra} channels, got {'none' if picture is None else list(picture.shape)}")
-    return torch.cat([x_t, F.interpolate(picture.to(x_t.dtype), x_t.shape[2:], mode='bilinear')], dim=1) if extra else x_t
+    if ((picture is None) != (extra == 0) or extra
+            and (picture.ndim != 4 or picture.shape[:2] != (len(x_t), extra))):
+        raise ValueError(f"the second picture must have {extra} channels, got "
+                         f"{'none' if picture is None else list(picture.shape)}")
+    return (torch.cat([x_t, F.interpolate(picture.to(x_t.dtype), x_t.shape[2:], mode='bilinear')],
+                      dim=1) if extra else x_t)
 
 def _laid_out(h): # [B, C, H, W], the same
-    "Without gradients and from 32×32 on: the numbers of one pixel side by side in memory, which the convolutions like best."
-    return h if torch.is_grad_enabled() or h.shape[2]*h.shape[3] < 1024 else h.contiguous(memory_format=torch.channels_last)
+    """Without gradients and from 32×32 on:
+    the numbers of one pixel side by side in memory, which the convolutions like best."""
+    return (h if torch.is_grad_enabled()
+            or h.shape[2]*h.shape[3] < 1024 else h.contiguous(memory_format=torch.channels_last))
 
 # %% ../nbs/30_unet.ipynb #cdd0188f
 @patch
 def forward(self:UNet,
-            x_t:torch.Tensor,     # noisy pictures, [B, in_channels, H, W]
-            t:torch.Tensor,       # their times, LongTensor [B] in 1..T
-            y:torch.Tensor=None,  # their labels, LongTensor [B] in 0..num_classes-1, or -1 for no label; None: no labels
-            picture:torch.Tensor=None, # the second picture, [B, picture_channels, any height, any width]
-           ) -> torch.Tensor:     # [B, out_channels, H, W]
+            x_t:torch.Tensor,  # noisy pictures, [B, in_channels, H, W]
+            t:torch.Tensor,    # their times, LongTensor [B] in 1..T
+            # their labels, LongTensor [B] in 0..num_classes-1,
+            # or -1 for no label; None: no labels
+            y:torch.Tensor=None,
+            # the second picture, [B, picture_channels, any height, any width]
+            picture:torch.Tensor=None,
+           ) -> torch.Tensor:  # [B, out_channels, H, W]
     "The network's guess; ValueError for images that do not fit the network."
     saved = [h := _laid_out(self.stem(_check_images(self, x_t, picture)))]
     emb = _embed(self, x_t, t, y)
@@ -317,7 +378,8 @@ def forward(self:UNet,
 
 # %% ../nbs/30_unet.ipynb #88c16718
 class AttentionPool(nn.Module):
-    "One vector for a picture: the mean of its pixels attends to all of them, each marked by its place (ADM's AttentionPool2d)."
+    """One vector for a picture: the mean of its pixels attends to
+    all of them, each marked by its place (ADM's AttentionPool2d)."""
     def __init__(self,
                  channels:int,           # a multiple of heads
                  side:int,               # height and width of the pictures
@@ -325,24 +387,31 @@ class AttentionPool(nn.Module):
                  heads:int=4,            # attention heads
                  head_channels:int=None):# channels of a head, instead of their number
         super().__init__()
-        self.heads, self.place = _number_of_heads(channels, heads, head_channels), nn.Parameter(torch.randn(channels, side*side + 1)/channels**.5)
+        self.heads, self.place = (_number_of_heads(channels, heads, head_channels),
+                                  nn.Parameter(torch.randn(channels, side*side + 1)/channels**.5))
         self.qkv, self.proj = nn.Conv1d(channels, 3*channels, 1), nn.Conv1d(channels, out, 1)
 
     def forward(self, x):                # [B, C, side, side] -> [B, out]
         pixels = x.flatten(2)
-        if pixels.shape[2] + 1 != self.place.shape[1]: raise ValueError(f"the pool was built for {self.place.shape[1] - 1} pixels, got {list(x.shape)}")
+        if pixels.shape[2] + 1 != self.place.shape[1]:
+            raise ValueError(
+                f"the pool was built for {self.place.shape[1] - 1} pixels, got {list(x.shape)}")
         tokens = torch.cat([pixels.mean(2, keepdim=True), pixels], dim=2) + self.place
         q, k, v = _heads(_each(self.qkv, tokens.transpose(1, 2)), self.heads)
-        h = F.scaled_dot_product_attention(q[:, :, :1], k, v)                            # only the mean asks: [B, heads, 1, d]
+        # only the mean asks: [B, heads, 1, d]
+        h = F.scaled_dot_product_attention(q[:, :, :1], k, v)
         return _each(self.proj, h.transpose(1, 2).flatten(2))[:, 0]
 
 # %% ../nbs/30_unet.ipynb #3e02e180
 class EncoderUNet(nn.Module):
-    "The encoder half of the U-Net as a classifier of noisy pictures: net(x_t [B,C,H,W], t [B]) -> logits [B,num_classes] (ADM's EncoderUNetModel)."
+    """The encoder half of the U-Net as a classifier of noisy pictures:
+    net(x_t [B,C,H,W], t [B]) -> logits [B,num_classes] (ADM's EncoderUNetModel)."""
     def __init__(self,
                  num_classes:int,         # length of the answer
-                 in_channels:int=1, channels:int=16, mults:tuple=(1, 2), blocks:int=1, attention:tuple=(), heads:int=4, head_channels:int=None,
-                 dropout:float=0., groups:int=8, eps:float=1e-5, scale_shift:bool=False, resample:str='conv', rescale:bool=False,
+                 in_channels:int=1, channels:int=16, mults:tuple=(1, 2), blocks:int=1,
+                 attention:tuple=(), heads:int=4, head_channels:int=None,
+                 dropout:float=0., groups:int=8, eps:float=1e-5, scale_shift:bool=False,
+                 resample:str='conv', rescale:bool=False,
                  freq_shift:int=0, time_offset:int=0, time_scale:float=1., # all of them as in UNet
                  pool:str='adaptive',     # 'adaptive' (the mean over pixels) or 'attention'
                  size:int=None):          # side of the pictures, for pool = 'attention' only
@@ -350,12 +419,15 @@ class EncoderUNet(nn.Module):
         self.config = c = _checked(locals())
         coarser = 2**(len(mults) - 1)
         if pool == 'attention' and (size is None or size % coarser):
-            raise ValueError(f"pool 'attention' needs the size of the pictures, a multiple of {coarser}, got {size}")
+            raise ValueError("pool 'attention' needs the size of the pictures, a multiple of "
+                             f"{coarser}, got {size}")
         parts = Parts(c | dict(middle_attention=True, down_padding=1))
-        self.time = nn.Sequential(nn.Linear(channels, 4*channels), nn.SiLU(), nn.Linear(4*channels, 4*channels))
+        self.time = nn.Sequential(nn.Linear(channels, 4*channels), nn.SiLU(),
+                                  nn.Linear(4*channels, 4*channels))
         self.label, self.stem = None, nn.Conv2d(in_channels, parts.widths[0], 3, padding=1)
         self.down, self.middle, width = _way_down(parts)[0], _middle(parts), parts.widths[-1]
-        last = ([nn.AdaptiveAvgPool2d(1), nn.Flatten(), zero(nn.Linear(width, num_classes))] if pool == 'adaptive'
+        last = ([nn.AdaptiveAvgPool2d(1), nn.Flatten(), zero(nn.Linear(width, num_classes))]
+                if pool == 'adaptive'
                 else [AttentionPool(width, size//coarser, num_classes, heads, head_channels)])
         self.out = nn.Sequential(GroupNorm(groups, width, eps), nn.SiLU(), *last)
 
@@ -383,17 +455,20 @@ class MLP(nn.Module):
         super().__init__()
         out_dim = dim if out_dim is None else out_dim
         if min(dim, out_dim, width, depth) < 1 or width % 2:
-            raise ValueError(f"dim, out_dim, width, depth must be positive and width even, got {dim}, {out_dim}, {width}, {depth}")
-        self.config = dict(dim=dim, out_dim=out_dim, width=width, depth=depth, num_classes=num_classes)
+            raise ValueError("dim, out_dim, width, depth must be positive and width even, got "
+                             f"{dim}, {out_dim}, {width}, {depth}")
+        self.config = dict(dim=dim, out_dim=out_dim, width=width, depth=depth,
+                           num_classes=num_classes)
         self.time = nn.Sequential(nn.Linear(width, width))
         self.label = None if num_classes is None else nn.Embedding(num_classes, width)
         self.stem, self.out = nn.Linear(dim, width), zero(nn.Linear(width, out_dim))
-        self.first, self.emb, self.second = (nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-                                             for _ in range(3))
+        self.first, self.emb, self.second = (nn.ModuleList(nn.Linear(width, width)
+                                                           for _ in range(depth)) for _ in range(3))
 
     def forward(self, x_t, t, y=None):
         if x_t.ndim != 2 or x_t.shape[1] != self.config['dim']:
-            raise ValueError(f"points that do not fit the network: it takes [B, {self.config['dim']}], got {list(x_t.shape)}")
+            raise ValueError("points that do not fit the network: it takes [B, "
+                             f"{self.config['dim']}], got {list(x_t.shape)}")
         emb, h = _embed(self, x_t, t, y), self.stem(x_t)
         for first, inject, second in zip(self.first, self.emb, self.second):
             h = h + second(F.silu(first(F.silu(h)) + inject(emb)))
