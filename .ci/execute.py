@@ -1,22 +1,25 @@
 #!/usr/bin/env python3
 """Run notebooks in place and store their outputs: execute.py [--slow] [--cuda] [notebook ...]
 
-Run from the repository's root; without a name it runs every notebook under nbs/. Each one gets a process of
-its own, with the notebook's folder as working directory, as nbdev_test does. Cells marked `#| eval: false`,
-`#| slow` (without --slow) or `#| cuda` (without --cuda) and calls of nbdev_export keep the outputs they have.
-stderr goes to the terminal and is not stored. At the first cell that raises, the traceback is printed, the
-notebook on disk stays as it was, and the exit code is 1. A second run changes no byte.
+Run from the repository's root; without a name it runs every notebook under nbs/. Each one gets a
+process of its own, with the notebook's folder as working directory, as nbdev_test does. Cells
+marked `#| eval: false`, `#| slow` (without --slow) or `#| cuda` (without --cuda) and calls of
+nbdev_export keep the outputs they have. stderr goes to the terminal and is not stored. At the first
+cell that raises, the traceback is printed, the notebook on disk stays as it was, and the exit code
+is 1. A second run changes no byte.
 """
 import argparse, base64, io, os, re, subprocess, sys, time, traceback
 from pathlib import Path
 
 def notebooks(root):
     "The notebooks under `root`, without files and folders that start with _ or ."
-    return sorted(p for p in Path(root).rglob('*.ipynb') if not any(q.startswith(('_', '.')) for q in p.parts))
+    return sorted(p for p in Path(root).rglob('*.ipynb')
+                  if not any(q.startswith(('_', '.')) for q in p.parts))
 
 def skipped(src, flags):
     "Is the cell with this source left alone, given the flags that were asked for?"
-    directives = [re.sub(r'\s', '', l).lower() for l in src.splitlines() if re.match(r'\s*#\s*\|', l)]
+    directives = [re.sub(r'\s', '', l).lower()
+                  for l in src.splitlines() if re.match(r'\s*#\s*\|', l)]
     return ('nbdev_export(' in src or '#|eval:false' in directives
             or any(f'#|{f}' in directives for f in {'slow', 'cuda'} - flags))
 
@@ -28,9 +31,11 @@ def smaller(png):
     return min((base64.b64encode(out.getvalue()).decode(), png), key=len)
 
 def polish(nb):
-    "Pictures in fewer bytes, each with the caption that follows it (an italic paragraph) as its text for those who cannot see it."
+    """Pictures in fewer bytes, each with the caption that follows it
+    (an italic paragraph) as its text for those who cannot see it."""
     for cell, after in zip(nb.cells, [*nb.cells[1:], None]):
-        caption = re.match(r'\*([^*\n]+)\*(\n|$)', after.source) if after and after.cell_type == 'markdown' else None
+        caption = (re.match(r'\*([^*\n]+)\*(\n|$)', after.source) if after
+                   and after.cell_type == 'markdown' else None)
         for o in cell.get('outputs') or []:
             if 'image/png' not in o.get('data', {}): continue
             o['data']['image/png'] = smaller(''.join(o['data']['image/png']).strip())
@@ -50,9 +55,12 @@ def run_one(path, flags):
         if cell.cell_type != 'code' or skipped(cell.source, flags): continue
         outputs = shell.run(cell.source)
         for o in outputs:
-            if o.get('name') == 'stderr': sys.stderr.write(f'{path.name}[{i}] {"".join(o["text"])}\n')
+            if o.get('name') == 'stderr':
+                sys.stderr.write(f'{path.name}[{i}] {"".join(o["text"])}\n')
         if shell.exc:
-            print(f'{path.name}[{i}] raised:\n{cell.source}\n\n{"".join(traceback.format_exception(shell.exc))}', file=sys.stderr)
+            print(f'{path.name}[{i}] '
+                  f'raised:\n{cell.source}\n\n{"".join(traceback.format_exception(shell.exc))}',
+                  file=sys.stderr)
             return 1
         cell.outputs = [o for o in outputs if o.get('name') != 'stderr']
     polish(nb)
@@ -61,7 +69,8 @@ def run_one(path, flags):
     return 0
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(description=__doc__,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('notebook', nargs='*', type=Path, help='default: all under nbs/')
     ap.add_argument('--slow', action='store_true', help='run `#| slow` cells, too')
     ap.add_argument('--cuda', action='store_true', help='run `#| cuda` cells, too')
@@ -70,14 +79,17 @@ def main():
     flags = [f for f in ('slow', 'cuda') if getattr(args, f)]
     if args.one: return run_one(args.notebook[0], set(flags))
     paths = args.notebook or notebooks('nbs')
-    if missing := [str(p) for p in paths if not p.is_file()]: sys.exit(f'no such notebook: {", ".join(missing)}')
+    if missing := [str(p) for p in paths if not p.is_file()]:
+        sys.exit(f'no such notebook: {", ".join(missing)}')
     if not paths: sys.exit('no notebook under nbs/ (run me from the root of the repository)')
-    env = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONHASHSEED': '0', 'DIFFNB_ROOT': str(Path(__file__).resolve().parents[1])}
+    env = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONHASHSEED': '0',
+           'DIFFNB_ROOT': str(Path(__file__).resolve().parents[1])}
     env.pop('MPLBACKEND', None)  # the shell draws inline
     for p in paths:
         start = time.time()
         cmd = [sys.executable, __file__, '--one', *(f'--{f}' for f in flags), str(p)]
-        if subprocess.run(cmd, env=env).returncode: sys.exit(f'{p}: failed after {time.time() - start:.1f} s, not written')
+        if subprocess.run(cmd, env=env).returncode:
+            sys.exit(f'{p}: failed after {time.time() - start:.1f} s, not written')
         print(f'{p}: {time.time() - start:.1f} s', flush=True)
 
 if __name__ == '__main__': sys.exit(main())

@@ -1,11 +1,17 @@
-"Notebooks as pages: what a reader should see of a stored notebook, as Markdown for Sphinx. Nothing is executed."
+"""Notebooks as pages: what a reader should see of a stored notebook, as Markdown for Sphinx.
+Nothing is executed."""
 import ast, base64, html, json, re, struct
 from pathlib import Path
 
-PARTS = {0: 'Before the start', 1: 'Forward: adding noise', 2: 'Reverse: taking it away', 3: 'Learning to do it', 4: 'Scores',
-         5: 'Control and scale', 6: 'Judging', 7: 'In practice'}                  # by decade; a decade that is not here is "Part N"
+# by decade; a decade that is not here is "Part N"
+PARTS = {0: 'Before the start', 1: 'Forward: adding noise', 2: 'Reverse: taking it away',
+         3: 'Learning to do it', 4: 'Scores',
+         5: 'Control and scale', 6: 'Judging', 7: 'In practice'}
 DIRECTIVE = re.compile(r'^[ \t]*#[ \t]*\|[ \t]*(.*?)[ \t]*$\n?', re.M)
-ASIDE = re.compile(r'(^```.*?^```[^\n]*$|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|^#[^\n]*|!?\[[^\]\n]*\]\([^)\n]*\))', re.M | re.S)  # neither bare prose nor split
+# neither bare prose nor split
+ASIDE = re.compile(
+    r'(^```.*?^```[^\n]*$|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|^#[^\n]*|!?\[[^\]\n]*\]\([^)\n]*\))',
+    re.M | re.S)
 
 def chapters(folder):
     "The notebooks of the course, in order."
@@ -20,26 +26,31 @@ def read(path):
 def title(cells):
     "The first heading."
     for c in cells:
-        if c['cell_type'] == 'markdown' and (m := re.search(r'^# +(.+?)\s*$', c['source'], re.M)): return m[1]
+        if c['cell_type'] == 'markdown' and (m := re.search(r'^# +(.+?)\s*$', c['source'], re.M)):
+            return m[1]
     raise ValueError('a notebook without a title')
 
 def short_titles(index):
     "What the landing page calls each chapter: {'34_ddim': 'DDIM', ...}."
     text = '\n'.join(c['source'] for c in index if c['cell_type'] == 'markdown')
-    return {m[2]: m[1] for m in re.finditer(r'^\|[^\n]*?\[([^\]]+)\]\((\d\w+)\.ipynb\)', text, re.M)}
+    return {m[2]: m[1]
+            for m in re.finditer(r'^\|[^\n]*?\[([^\]]+)\]\((\d\w+)\.ipynb\)', text, re.M)}
 
 def equations(pages):
-    "{'E26': {'34_ddim', ...}}: the pages on which an equation of the ledger is displayed, in order."
+    """{'E26': {'34_ddim', ...}}:
+    the pages on which an equation of the ledger is displayed, in order."""
     found = {}
     for name, cells in pages.items():
         for c in cells:
             if c['cell_type'] == 'markdown':
-                for tag in re.findall(r'\\tag\{(\w+)\}', c['source']): found.setdefault(tag, {})[name] = True
+                for tag in re.findall(r'\\tag\{(\w+)\}', c['source']):
+                    found.setdefault(tag, {})[name] = True
     return found
 
 def directives(source):
     "The nbdev directives of a cell, and the source without them."
-    return {re.sub(r'\s', '', d).lower() for d in DIRECTIVE.findall(source)}, DIRECTIVE.sub('', source).strip('\n')
+    return ({re.sub(r'\s', '', d).lower() for d in DIRECTIVE.findall(source)},
+            DIRECTIVE.sub('', source).strip('\n'))
 
 def parsed(source):
     try: return ast.parse(source)
@@ -47,7 +58,8 @@ def parsed(source):
 
 def only_imports(source):
     tree = parsed(source)
-    return bool(tree and tree.body) and all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in tree.body)
+    return (bool(tree and tree.body)
+            and all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in tree.body))
 
 def defined(source):
     "The names that a cell defines at its top level."
@@ -55,13 +67,15 @@ def defined(source):
     names = []
     for s in tree.body if tree else []:
         if isinstance(s, (ast.FunctionDef, ast.ClassDef)): names.append(s.name)
-        elif isinstance(s, ast.Assign): names += [t.id for t in s.targets if isinstance(t, ast.Name)]
+        elif isinstance(s, ast.Assign):
+            names += [t.id for t in s.targets if isinstance(t, ast.Name)]
     return names
 
 def words(node):
     "The text of a string, of an f-string (… for what is computed) or of a list of them."
     if isinstance(node, ast.Constant) and isinstance(node.value, str): return [node.value]
-    if isinstance(node, ast.JoinedStr): return [''.join(p.value if isinstance(p, ast.Constant) else '…' for p in node.values)]
+    if isinstance(node, ast.JoinedStr):
+        return [''.join(p.value if isinstance(p, ast.Constant) else '…' for p in node.values)]
     if isinstance(node, (ast.List, ast.Tuple)): return [w for e in node.elts for w in words(e)]
     if isinstance(node, ast.ListComp): return words(node.elt)
     return []
@@ -82,7 +96,8 @@ def alt_text(source, section):
         if called == 'filmstrip' and len(node.args) > 1: add('titles', node.args[1])
         if called == 'filmstrip' and len(node.args) > 2: add('titles', node.args[2])
         if called in ('set_title', 'suptitle') and node.args: add('titles', node.args[0])
-        if called in ('set_xlabel', 'set_ylabel', 'colorbar') and node.args: add('axes', node.args[0])
+        if called in ('set_xlabel', 'set_ylabel', 'colorbar') and node.args:
+            add('axes', node.args[0])
         if called == 'label':
             for a in node.args[1:3]: add('axes', a)
         for k in ('x', 'y', 'xlabel', 'ylabel'):
@@ -99,16 +114,19 @@ class Page:
     "A notebook on its way to Markdown."
     def __init__(self, name, cells, ledger, modules, figures):
         self.name, self.cells, self.ledger, self.figures = name, cells, ledger, Path(figures)
-        exp = [d for c in cells if c['cell_type'] == 'code' for d in directives(c['source'])[0] if d.startswith('default_exp')]
+        exp = [d for c in cells if c['cell_type'] == 'code'
+               for d in directives(c['source'])[0] if d.startswith('default_exp')]
         self.module = exp[0].removeprefix('default_exp') if exp else None
-        self.public, self.count, self.section = set(modules.get(self.module, ())), 0, plain(title(cells))
+        self.public, self.count = set(modules.get(self.module, ())), 0
+        self.section = plain(title(cells))
         self.links = self.names_in_code(modules)
 
     def prose(self, text):
         "Links to notebooks become links to pages, and the ledger's numbers links to the equations."
         def link(m):
             label, page, rest = m[1], m[2], m[3] or ''
-            if page in self.ledger.get(label, ()): return f'<a href="{page}.html#{label}">{label}</a>'
+            if page in self.ledger.get(label, ()):
+                return f'<a href="{page}.html#{label}">{label}</a>'
             return f'[{label}]({page}.md{rest})'
         def number(m):
             pages = self.ledger.get(m[0])
@@ -117,9 +135,12 @@ class Page:
             return f'<a class="equation" href="{page}#{m[0]}">{m[0]}</a>'
         def outside(part): return re.sub(r'(?<![\w\\/#])E\d+(?!\w)', number, part)
         def aside(part):
-            if part.startswith('$$'): return f"\n\n$$\n{part.strip('$').strip()}\n$$\n\n"       # a paragraph of its own
-            if m := re.fullmatch(r'\$\\tag\{(\w+)\}\$', part): return f'<span id="{m[1]}">({m[1]})</span>'
-            if (m := re.fullmatch(r'`(\w+)`', part)) and m[1] in self.links: return f'<a href="{self.links[m[1]]}"><code class="literal">{m[1]}</code></a>'
+            # a paragraph of its own
+            if part.startswith('$$'): return f"\n\n$$\n{part.strip('$').strip()}\n$$\n\n"
+            if m := re.fullmatch(r'\$\\tag\{(\w+)\}\$', part):
+                return f'<span id="{m[1]}">({m[1]})</span>'
+            if (m := re.fullmatch(r'`(\w+)`', part)) and m[1] in self.links:
+                return f'<a href="{self.links[m[1]]}"><code class="literal">{m[1]}</code></a>'
             return re.sub(r'^\[([^\]]*)\]\((\w+)\.ipynb(#[^)]*)?\)$', link, part)
         parts = ASIDE.split(text)
         return ''.join(aside(p) if i % 2 else outside(p) for i, p in enumerate(parts))
@@ -136,11 +157,13 @@ class Page:
             file.write_bytes(png)
             alt = html.escape(alt_text(source, self.section))
             small = ' small' if width <= 520 else ''          # fits a phone
-            return (f'<div class="picture{small}"><img src="_static/figures/{file.name}" alt="{alt}" width="{width}" height="{height}" '
+            return (f'<div class="picture{small}"><img src="_static/figures/{file.name}" '
+                    f'alt="{alt}" width="{width}" height="{height}" '
                     f'style="--natural: {width}px"></div>')
         if 'text/latex' in data:
             return '$$\n' + ''.join(data['text/latex']).strip().strip('$') + '\n$$'
-        if 'text/html' in data: raise ValueError(f'{self.name}: an output in HTML; teach the site to show it')
+        if 'text/html' in data:
+            raise ValueError(f'{self.name}: an output in HTML; teach the site to show it')
         return self.text(data.get('text/plain', ''))
 
     def text(self, t):
@@ -156,43 +179,57 @@ class Page:
         kind, note = ('exported', '') if exported else ('check', '')
         if exported and self.module:
             names = [n for n in defined(source) if n in self.public]
-            target = f'api/{self.module}.html' + (f'#diffnb.{self.module}.{names[0]}' if names else '')
+            target = (f'api/{self.module}.html' + (f'#diffnb.{self.module}.{names[0]}'
+                                                   if names else ''))
             note = f'<a class="library" href="{target}">diffnb.{self.module}</a>'
         elif 'slow' in marks: note = '<span class="library">takes long: its stored result</span>'
         parts = [f'<div class="cell {kind}" id="cell-{c["id"]}">{note}']
         if 'echo:false' not in marks: parts.append(f'{fence}python\n{source}\n{fence}')
-        if 'output:false' not in marks: parts += [t for o in c['outputs'] if (t := self.output(o, source))]
+        if 'output:false' not in marks:
+            parts += [t for o in c['outputs'] if (t := self.output(o, source))]
         return '\n\n'.join([*parts, '</div>'])
 
     def markdown(self):
         "The whole page."
-        imports = ['\n'.join(directives(c['source'])[1].splitlines()) for c in self.cells if c['cell_type'] == 'code'
-                   and directives(c['source'])[0] & {'hide', 'export'} and only_imports(directives(c['source'])[1])]
+        imports = ['\n'.join(directives(c['source'])[1].splitlines())
+                   for c in self.cells if c['cell_type'] == 'code'
+                   and directives(c['source'])[0] & {'hide', 'export'}
+                   and only_imports(directives(c['source'])[1])]
         parts = []
         for c in self.cells:
             if c['cell_type'] == 'markdown':
                 parts.append(self.prose(c['source']))
-                if heads := re.findall(r'^#+ +(.+)$', c['source'], re.M): self.section = plain(heads[-1])
+                if heads := re.findall(r'^#+ +(.+)$', c['source'], re.M):
+                    self.section = plain(heads[-1])
             elif c['cell_type'] == 'code':
                 marks, source = directives(c['source'])
                 if marks & {'hide', 'export'} and only_imports(source):
                     if imports and self.module:
                         joined = '\n\n'.join(imports)
-                        parts.append(f'<details class="imports"><summary>Imports of this chapter</summary>\n\n```python\n{joined}\n```\n\n</details>')
+                        parts.append('<details class="imports"><summary>Imports of this '
+                                     f'chapter</summary>\n\n```python\n{joined}\n```\n\n</details>')
                         imports = []
                 else: parts.append(self.code(c))
         return '\n\n'.join(p for p in parts if p) + '\n'
 
     def names_in_code(self, modules):
-        "Where in the reference a name in this page's code leads: imported or defined here, and never the name of something else."
-        known, others = {n: f'api/{self.module}.html#diffnb.{self.module}.{n}' for n in self.public}, set()
+        """Where in the reference a name in this page's code leads:
+        imported or defined here, and never the name of something else."""
+        known = {n: f'api/{self.module}.html#diffnb.{self.module}.{n}' for n in self.public}
+        others = set()
         for c in self.cells:
             marks, source = directives(c['source']) if c['cell_type'] == 'code' else ((), '')
             tree = parsed(source) or ast.Module([], [])
             for n in ast.walk(tree):
-                if isinstance(n, ast.ImportFrom) and (m := (n.module or '').removeprefix('diffnb.')) in modules and n.module.startswith('diffnb.'):
-                    known.update({a.asname or a.name: f'api/{m}.html#diffnb.{m}.{a.name}' for a in n.names if a.name in modules[m]})
+                if (isinstance(n, ast.ImportFrom)
+                        and (m := (n.module or '').removeprefix('diffnb.')) in modules
+                        and n.module.startswith('diffnb.')):
+                    known.update({a.asname or a.name: f'api/{m}.html#diffnb.{m}.{a.name}'
+                                  for a in n.names if a.name in modules[m]})
                 elif isinstance(n, ast.arg): others.add(n.arg)
-                elif isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and not (marks and n.id in self.public): others.add(n.id)
-                elif isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name not in self.public: others.add(n.name)
+                elif (isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                      and not (marks and n.id in self.public)):
+                    others.add(n.id)
+                elif isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name not in self.public:
+                    others.add(n.name)
         return {n: t for n, t in known.items() if n not in others}

@@ -5,8 +5,9 @@ import torch
 from diffnb.checkpoint import load
 
 MODEL = 'digits_cond'                     # a shipped model that takes a label, or none
-SUPPORTED = dict(scale_shift=False, resample='conv', rescale=False, down_padding=1, freq_shift=0, time_offset=0, time_scale=1.,
-                 label_required=False, picture_channels=0)        # what denoise.js computes; other settings are refused
+# what denoise.js computes; other settings are refused
+SUPPORTED = dict(scale_shift=False, resample='conv', rescale=False, down_padding=1, freq_shift=0,
+                 time_offset=0, time_scale=1., label_required=False, picture_channels=0)
 
 def packed(x) -> str: # a tensor -> base64 of its numbers, little endian
     "The bytes of a tensor as text."
@@ -15,21 +16,31 @@ def packed(x) -> str: # a tensor -> base64 of its numbers, little endian
 
 def reference(model) -> dict: # a Denoiser -> x [2, 1, 8, 8], t, y and what torch's network makes of them
     "A case for the page to check itself on: one picture with a label, one without."
-    x, t, y = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([700, 40]), torch.tensor([3, -1])
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([700, 40])
+    y = torch.tensor([3, -1])
     with torch.no_grad(): output = model.net(x, t, y=y)
     return dict(x=packed(x), t=t.tolist(), y=y.tolist(), output=packed(output))
 
 def export(folder) -> Path: # the folder of index.html -> the file written
-    "All weights as float32, ᾱ_0 … ᾱ_T as float64, the config and a reference case in one script that sets `shipped`."
+    """All weights as float32, ᾱ_0 … ᾱ_T as float64, the config
+    and a reference case in one script that sets `shipped`."""
     model = load(MODEL)
     config, weights = model.net.config, model.net.state_dict()
     for key, value in SUPPORTED.items():
-        if config[key] != value: raise ValueError(f"denoise.js computes networks with {key} = {value!r}, but {MODEL} has {config[key]!r}")
-    if model.predicts != 'eps': raise ValueError(f"denoise.js takes the output for noise, but {MODEL} predicts {model.predicts}")
-    shipped = dict(name=MODEL, config=config, clip=model.clip, shapes={k: list(w.shape) for k, w in weights.items()},
-                   weights=packed(torch.cat([w.flatten() for w in weights.values()])), alpha_bar=packed(model.sched.alpha_bar), reference=reference(model))
+        if config[key] != value:
+            raise ValueError(f"denoise.js computes networks with {key} = {value!r}, but {MODEL} "
+                             f"has {config[key]!r}")
+    if model.predicts != 'eps':
+        raise ValueError(
+            f"denoise.js takes the output for noise, but {MODEL} predicts {model.predicts}")
+    shipped = dict(name=MODEL, config=config, clip=model.clip,
+                   shapes={k: list(w.shape) for k, w in weights.items()},
+                   weights=packed(torch.cat([w.flatten() for w in weights.values()])),
+                   alpha_bar=packed(model.sched.alpha_bar), reference=reference(model))
     path = Path(folder)/'weights.js'
-    path.write_text(f"// written by export.py from diffnb's {MODEL}\nconst shipped = {json.dumps(shipped)};\n")
+    path.write_text(
+        f"// written by export.py from diffnb's {MODEL}\nconst shipped = {json.dumps(shipped)};\n")
     return path
 
 if __name__ == '__main__':
