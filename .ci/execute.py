@@ -18,8 +18,8 @@ def notebooks(root):
 
 def skipped(src, flags):
     "Is the cell with this source left alone, given the flags that were asked for?"
-    directives = [re.sub(r'\s', '', l).lower()
-                  for l in src.splitlines() if re.match(r'\s*#\s*\|', l)]
+    directives = [re.sub(r'\s', '', line).lower()
+                  for line in src.splitlines() if re.match(r'\s*#\s*\|', line)]
     return ('nbdev_export(' in src or '#|eval:false' in directives
             or any(f'#|{f}' in directives for f in {'slow', 'cuda'} - flags))
 

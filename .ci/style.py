@@ -6,7 +6,7 @@ call, an f-string or a comprehension; a comprehension with two `for`; `a and b()
 Prints the places. The exit code is 1 if there is one, or if the check itself finds no fault in
 lines that are wrong.
 """
-import ast, json, subprocess, sys
+import ast, json, re, subprocess, sys
 from pathlib import Path
 
 PATHS = 'diffnb', '.ci', 'site', 'setup.py', 'nbs'
@@ -38,7 +38,7 @@ def cells(path):
 
 def complaints(name, text):
     "The habits of one piece of code, once a line; a line of IPython (%pip) counts as a comment."
-    code = '\n'.join('#' + l[1:] if l.startswith(('%', '!')) else l for l in text.splitlines())
+    code = re.sub(r'(?m)^[%!]', '#', text)
     return [f'{name}:{line}: {what}' for line, what in sorted(set(habits(ast.parse(code))))]
 
 def ruff(*given, **kw):
@@ -54,8 +54,8 @@ def self_test():
 
 def main():
     paths = [Path(p) for p in sys.argv[1:] or PATHS]
-    files = [f for p in paths for f in ([p] if p.is_file() else sorted(p.rglob('*')))]
-    bad = list(self_test())
+    bad, files = list(self_test()), []
+    for p in paths: files += [p] if p.is_file() else sorted(p.rglob('*'))
     for f in files:
         if f.suffix not in ('.py', '.ipynb') or '.ipynb_checkpoints' in f.parts: continue
         if f.name == '_modidx.py': continue

@@ -90,8 +90,9 @@ def save(path,                  # file to write, by custom *.safetensors
     parts, packed = {'net': model.net.state_dict(), 'rng': rng or {}}, None
     if ema is not None: parts['ema'] = ema if isinstance(ema, dict) else ema.state_dict()
     if optimizer is not None: parts['optimizer'], packed = pack_optimizer(optimizer)
-    tensors = {f'{p}.{k}': v.detach().cpu().contiguous() for p, part in parts.items()
-               for k, v in part.items()}
+    tensors = {}
+    for p, part in parts.items():
+        tensors |= {f'{p}.{k}': v.detach().cpu().contiguous() for k, v in part.items()}
     meta = dict(format=format_version, network=dict(name=name, config=model.net.config),
                 predicts=model.predicts, variance=model.variance,
                 clip=model.clip, data=data, config=config, step=step, optimizer=packed, state=state,

@@ -52,8 +52,11 @@ class ExampleSet(Dataset):
         if n == 0: raise ValueError(f"the data set {name!r} is empty")
         if labels is not None and len(labels) != n:
             raise ValueError(f"{name}: {n} examples but {len(labels)} labels")
-        self.name, self.n, self.shape, self.levels, self.classes = (
-            str(name), n, tuple(shape), levels, tuple(classes))
+        self.name = str(name)
+        self.n = n
+        self.shape = tuple(shape)
+        self.levels = levels
+        self.classes = tuple(classes)
         self.labels = None if labels is None else torch.as_tensor(labels).long()
     def __len__(self): return self.n
     def __getitems__(self, indices):
@@ -242,15 +245,17 @@ class FileData(ExampleSet):
         if not len(paths): raise ValueError(f"the data set {name!r} is empty")
         if not 0 <= unreadable < 1:
             raise ValueError(f"the share of unreadable files must be in [0, 1), got {unreadable}")
-        self.paths, self.image_size, self.unreadable = (
-            [str(p) for p in paths], (image_size := check_image_size(image_size)), unreadable)
+        image_size = check_image_size(image_size)
+        self.paths = [str(p) for p in paths]
+        self.image_size, self.unreadable = image_size, unreadable
         # what one worker finds, all know
         self.bad = torch.zeros(len(paths), dtype=torch.bool).share_memory_()
         looked = range(0, len(paths), math.ceil(len(paths)/headers))
-        seen = {self.paths[k]: h for k in looked if (h := self.attempt(read_header, k))}
+        found = {self.paths[k]: self.attempt(read_header, k) for k in looked}
+        seen = {path: header for path, header in found.items() if header}
         self.sample, (_, size) = next(iter(seen.items()))
         for path, (_, other) in seen.items():
-            image_size or same_size(self.sample, size, path, other)
+            if not image_size: same_size(self.sample, size, path, other)
         channels = max(c for c, _ in seen.values())
         self.grey_so_far = channels == 1 and len(looked) < len(paths)
         super().__init__(name, len(paths), (channels, *((image_size,)*2 if image_size else size)),
@@ -305,8 +310,11 @@ def folder_data(path,                         # a folder of images
     elif not train:
         raise ValueError(
             f"{root} has no test part (two sub-folders, train and test, would make one)")
-    files = sorted(os.path.join(folder, f) for folder, _, names in os.walk(root, followlinks=True)
-                   for f in names if f.lower().endswith(suffixes) and not f.startswith('.'))
+    files = []
+    for folder, _, names in os.walk(root, followlinks=True):
+        files += [os.path.join(folder, f) for f in names
+                  if f.lower().endswith(suffixes) and not f.startswith('.')]
+    files.sort()
     if not files: raise FileNotFoundError(f"no images in {root} (looked for {' '.join(suffixes)})")
     first = [os.path.relpath(f, root).split(os.sep) for f in files]
     classes = sorted({f[0] for f in first}) if min(map(len, first)) > 1 else []
@@ -347,7 +355,8 @@ def data_root(root=None) -> Path:  # an existing folder, or None: ~/.cache/diffn
         raise FileNotFoundError(
             f"no folder {root} (make it first if files shall be downloaded to it)")
     if root is None:
-        (root := Path('~/.cache/diffnb').expanduser()).mkdir(parents=True, exist_ok=True)
+        root = Path('~/.cache/diffnb').expanduser()
+        root.mkdir(parents=True, exist_ok=True)
     return Path(root)
 
 def published(name, root, train, image_size, download) -> ExampleSet: # as in `load_data`

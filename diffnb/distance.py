@@ -27,8 +27,9 @@ def energy_distance(x:torch.Tensor,      # sample [n, ...]
     x, y = flat(x), flat(y)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"the samples have different dimensions, {x.shape[1]} and {y.shape[1]}")
-    mean = lambda a, b: torch.stack([torch.cdist(part, b).sum()
-                                     for part in a.split(1024)]).sum() / (len(a) * len(b))
+    def mean(a, b):
+        return torch.stack([torch.cdist(part, b).sum()
+                            for part in a.split(1024)]).sum() / (len(a) * len(b))
     return (2*mean(x, y) - mean(x, x) - mean(y, y)).item()
 
 # %% ../nbs/13_distance.ipynb #37440f05

@@ -50,8 +50,9 @@ class LabelledMixture(nn.Module):
                  labels=None):
         super().__init__()
         K = len(mixture.means)
-        self.mixture, self.sched, self.labels = (mixture, sched, torch.arange(K)
-                                                 if labels is None else torch.as_tensor(labels))
+        self.mixture = mixture
+        self.sched = sched
+        self.labels = torch.arange(K) if labels is None else torch.as_tensor(labels)
         if (self.labels.shape != (K,)
                 or sorted(set(self.labels.tolist())) != list(range(int(self.labels.max()) + 1))):
             raise ValueError(f"labels must be {K} whole numbers 0, 1, ... with none left out, got "
@@ -161,8 +162,10 @@ class ClassifierFreeGuidance(Denoiser):
                              f"{self.sched.T}, got {interval}")
         if not isinstance(rescale, Real) or isinstance(rescale, bool) or not 0 <= rescale <= 1:
             raise ValueError(f"rescale must lie in 0..1, got {rescale}")
-        self.model, self.scale, self.interval, self.rescale = (
-            model, check_scale(scale), (lo, hi), rescale)
+        self.model = model
+        self.scale = check_scale(scale)
+        self.interval = (lo, hi)
+        self.rescale = rescale
 
 # %% ../nbs/50_guidance.ipynb #b6b5af55
 @patch
@@ -178,7 +181,7 @@ def forward(self:ClassifierFreeGuidance, x_t, t, # as in Denoiser
             "rescale compares spreads within an example: it needs at least two numbers in each")
     if self.scale == 1 or inside is False or y.device.type == 'cpu' and (y < 0).all():
         return self.model(x_t, t, y=y, **cond)
-    twice = lambda v: torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.ndim else v
+    def twice(v): return torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.ndim else v
     output, o = self.model(twice(x_t), twice(t), y=torch.cat([y, torch.full_like(y, -1)]),
                            **{k: twice(v) for k, v in cond.items()})
     told, untold = output.chunk(2)

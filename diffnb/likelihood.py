@@ -49,7 +49,8 @@ def prices(
     for i, t, s in tqdm(chunks, desc='bits/dim', disable=not progress):
         x, some = x0[i], cond | {k: v[i] for k, v in each.items()}
         z = randn_like(x, generator) if eps is None else eps[i]
-        p = model.p_mean_variance(x_t := q_sample(model.sched, x, t, z), t, s, **some)
+        x_t = q_sample(model.sched, x, t, z)
+        p = model.p_mean_variance(x_t, t, s, **some)
         found.append(torch.stack([step_bpd(model.sched, x, x_t, t, p, bins, s), mse(p.eps, z),
                                   mse(p.x0, x)]))
     return torch.cat(found, 1)
@@ -100,7 +101,7 @@ def expected_terms(sched,                # the noise schedule
             f"x0_mse must have the shape [{sched.T + 1}], for t = 0..T, got {list(x0_mse.shape)}")
     small, large, *_ = small_large(sched, t, s)
     best = small + posterior_coefficients(sched, t, s)[0]**2 * x0_mse[t]
-    price = lambda var: ((var/small).log() + best/var - 1) / (2*math.log(2))
+    def price(var): return ((var/small).log() + best/var - 1) / (2*math.log(2))
     return t, dict(small=price(small), large=price(large), best=price(best))
 
 # %% ../nbs/60_likelihood.ipynb #43c7ff94
@@ -154,8 +155,9 @@ def estimate_bits_per_dim(model, x0:torch.Tensor,  # a Denoiser; the data set [N
     if isinstance(calls, float) or calls < 200 or not len(x0):
         raise ValueError("calls must be a whole number of at least 200, and x0 hold data, got "
                          f"{calls} and {len(x0)} examples")
-    (t, s), N, device = (jumps(model, taus), len(x0),
-                         'cpu' if generator is None else generator.device)
+    t, s = jumps(model, taus)
+    N = len(x0)
+    device = 'cpu' if generator is None else generator.device
     L_T = sum(prior_kl(model.sched, x, int(t[-1])).sum().item()
               for x in x0.split(4096)) / (x0.numel() * math.log(2))
     def price(k, progress=False): # bits at the steps k, of random images
@@ -169,8 +171,8 @@ def estimate_bits_per_dim(model, x0:torch.Tensor,  # a Denoiser; the data set [N
     k = stratified(p, (calls - spent)//2, generator)
     bits = price(k, progress)
     v = bits / p[k]
-    (total, se), parts = pair_mean(v), dict(L_0=pair_mean(v*(k == 0)), steps=pair_mean(v*(k > 0)),
-                                            L_T=(L_T, 0.))
+    total, se = pair_mean(v)
+    parts = dict(L_0=pair_mean(v*(k == 0)), steps=pair_mean(v*(k > 0)), L_T=(L_T, 0.))
     return Estimate(total + L_T, se, parts, calls=spent + len(k), t=t[k], bits=bits,
                     weight=1/(len(k)*p[k]))
 
@@ -186,7 +188,8 @@ def bits_picture(found:Estimate,     # what estimate_bits_per_dim returned
     t, bits, weight = (v[order] for v in (found.t, found.bits, found.weight))
     edges = torch.logspace(0, math.log10(int(t[-1]) + 1), 33)
     group = torch.bucketize(t.float(), edges, right=True)
-    mean = lambda v: group.bincount(v*weight, minlength=34) / group.bincount(weight, minlength=34)
+    def mean(v):
+        return group.bincount(v*weight, minlength=34) / group.bincount(weight, minlength=34)
     top = mean(bits).nan_to_num().max().item()
     some = mean(bits) > top/1e5  # L_0 may be nothing, or negative
     curve(axes[0], mean(t.double())[some], mean(bits)[some], 'prediction', marker='.')

@@ -127,8 +127,8 @@ def accuracy(net, data:ExampleSet) -> float: # of `train_clean_classifier`; pict
 def split(data:TensorData, every:int=5) -> tuple: # data in memory -> train, held out
     "Hold out every fifth example."
     held = torch.arange(len(data)) % every == 0
-    part = lambda keep: TensorData(data.name, data.data[keep], data.levels, data.labels[keep],
-                                   data.classes)
+    def part(keep):
+        return TensorData(data.name, data.data[keep], data.levels, data.labels[keep], data.classes)
     return part(~held), part(held)
 
 def ship_classifier(
@@ -278,7 +278,8 @@ def describe(x,                     # pictures: a tensor as for `as_file`, or a 
             raise ValueError(
                 "features from a function are not cached: nothing would tell when it has changed")
         if Path(cache).expanduser().exists():
-            check_same((found := load_features(cache)).about, want, cache)
+            found = load_features(cache)
+            check_same(found.about, want, cache)
             return found
     rows = []
     def stream():
@@ -356,9 +357,10 @@ def manifold_scores(real:torch.Tensor,  # features [m, D]
         raise ValueError(
             f"features must be [m, D] and [n, D], got {list(real.shape)} and {list(fake.shape)}")
     around_real, around_fake = neighbour_radius(real, k), neighbour_radius(fake, k)
-    looks_real, balls, reached, covered = (
-        [], 0, torch.zeros(len(real), dtype=torch.bool, device=real.device),
-        torch.zeros(len(real), dtype=torch.bool, device=real.device))
+    looks_real = []
+    balls = 0
+    reached = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     for part, radius in zip(fake.double().split(1024), around_fake.split(1024)):
         distance = torch.cdist(part, real.double())            # [b, m]
         inside = distance <= around_real
@@ -366,7 +368,7 @@ def manifold_scores(real:torch.Tensor,  # features [m, D]
         balls += inside.sum().item()
         covered |= inside.any(0)
         reached |= (distance <= radius[:, None]).any(0)
-    share = lambda hits: hits.double().mean().item()
+    def share(hits): return hits.double().mean().item()
     return dict(precision=share(torch.cat(looks_real)), recall=share(reached),
                 density=balls/(k*len(fake)), coverage=share(covered))
 
@@ -404,8 +406,8 @@ def copying(x:torch.Tensor, train:torch.Tensor,  # features of samples and of tr
            ) -> Copying:
     """Compare the distances to the nearest training picture,
     of samples and of fresh real pictures (E33g)."""
-    d, base = (nearest(x, train)[0],
-               (nearest(train) if fresh is None else nearest(fresh, train))[0].sort().values)
+    d = nearest(x, train)[0]
+    base = (nearest(train) if fresh is None else nearest(fresh, train))[0].sort().values
     below, upto = (torch.searchsorted(base, d, right=right).double() for right in (False, True))
     n, m = len(d), len(base)
     return Copying(1 - ((below + upto)/2/m).mean().item(), ((n + m + 1)/(12*n*m))**.5,
@@ -447,13 +449,14 @@ def evaluate(x,                   # samples: a tensor as for `as_file`, or a dat
     check_enough(n, D, 'samples')
     check_enough(real.statistics.n, D, 'reference pictures')
     limit = frechet_at_infinity(fake.rows, real.statistics, seed=seed) if n >= 8*D else None
-    rows = fake.rows[torch.arange(m := min(n, keep))*n//m]
+    m = min(n, keep)
+    rows = fake.rows[torch.arange(m)*n//m]
     result = dict(frechet_distance=frechet_distance_from(fake.statistics, real.statistics),
                   frechet_at_infinity=limit and limit.value,
                   chance=frechet_bias(real.statistics, n), **manifold_scores(real.rows, rows, k),
                   k=k, **copying(rows, real.rows)._asdict())
     name = dict(name=reference.name) if isinstance(reference, ExampleSet) else {}
-    which = lambda found: {a: found.about[a] for a in ('n', 'shape', 'sha256')}
+    def which(found): return {a: found.about[a] for a in ('n', 'shape', 'sha256')}
     return (result | dict(n_compared=[len(rows), len(real.rows)], samples=which(fake),
                           reference=name | which(real), features=features.about, rounding=rounding,
                           seed=seed) | versions())

@@ -33,7 +33,8 @@ def perceptron(inputs:int, outputs:int,   # numbers in and out
               ) -> nn.Sequential:         # [..., inputs] -> [..., outputs]
     "The network of all but the diffusion, which must also be told the time."
     sizes = [inputs, width, width, outputs]
-    layers = [layer for i, o in zip(sizes, sizes[1:]) for layer in (nn.Linear(i, o), nn.SiLU())]
+    layers = []
+    for i, o in zip(sizes, sizes[1:]): layers += [nn.Linear(i, o), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
 
 def log_normal(x:torch.Tensor,            # points [..., D]
@@ -73,8 +74,8 @@ class VAE(nn.Module):
             self, dim:int, width:int, latent:int=None):
         super().__init__()
         self.latent = min(dim, 16) if latent is None else latent
-        self.encoder, self.decoder = (perceptron(dim, 2*self.latent, width),
-                                      perceptron(self.latent, 2*dim, width))
+        self.encoder = perceptron(dim, 2*self.latent, width)
+        self.decoder = perceptron(self.latent, 2*dim, width)
         # a sharp start: a blurred decoder learns to ignore the code
         self.decoder[-1].bias.data[dim:] -= 2
 
@@ -210,9 +211,10 @@ def fit(kind:str, data,  # a key of `kinds`; data(n) -> a batch of n training ex
     "Spend a budget of operations on one of the four (E35)."
     torch.manual_seed(seed)
     model, started = sized(kind, data(2).shape[1], parameters), time.process_time()
-    optimizer = torch.optim.Adam(model.parameters(), lr := lr or rates[kind], fused=True)
-    steps = int(
-        budget / (each := operations(lambda: model.loss(data(batch_size)).mean().backward())))
+    lr = lr or rates[kind]
+    optimizer = torch.optim.Adam(model.parameters(), lr, fused=True)
+    each = operations(lambda: model.loss(data(batch_size)).mean().backward())
+    steps = int(budget / each)
     if steps < 1:
         raise ValueError(f"a step of the {kind} takes {each:.3g} operations: the budget must be at "
                          f"least that, got {budget:.3g}")

@@ -130,8 +130,10 @@ def chains(eta:float=0.,     # share of fresh noise: 0 is DDIM, 1 is DDPM
            S:int=10,         # steps, 1..1000
            fig=None):        # where to draw; None: a new figure -> the figure
     "Walks, where they end, and digits, for one η and S (E27, E28)."
-    (oracle, exact, chance), step, taus, g = (plane(), DDIM(eta), timesteps(1000, S),
-                                              torch.Generator().manual_seed(2))
+    oracle, exact, chance = plane()
+    step = DDIM(eta)
+    taus = timesteps(1000, S)
+    g = torch.Generator().manual_seed(2)
     walks = torch.stack([x for _, x in trajectory(oracle, start(500, 2), step, taus, g)])
     digits = sample(load_once('digits'), start(16, 1, 8, 8), step, taus, g)
     titles = (f'η = {eta:g}, S = {S}',
@@ -161,8 +163,10 @@ def guided(scale:float=1.,   # 0: unconditional, 1: conditional, more: exaggerat
            fig=None):        # where to draw; None: a new figure -> the figure
     "Points and digits of one class at a guidance scale (E31)."
     if y not in range(10): raise ValueError(f"y must be a digit 0..9, got {y!r}")
-    (oracle, exact), taus, k, of = (classes(), timesteps(1000, 20), y % 3,
-                                    lambda n, y: torch.full((n,), y))
+    oracle, exact = classes()
+    taus = timesteps(1000, 20)
+    k = y % 3
+    def of(n, y): return torch.full((n,), y)
     points = sample(ClassifierFreeGuidance(oracle, scale), start(300, 2), DDIM(), taus,
                     y=of(300, k))
     digits = sample(ClassifierFreeGuidance(load_once('digits_cond'), scale), start(16, 1, 8, 8),

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from .schedule import Schedule, cosine_schedule, linear_schedule
 from .denoiser import Denoiser
-from .unet import EncoderUNet, ResBlock, UNet
+from .unet import EncoderUNet, UNet
 from .data import check_image_size
 from .checkpoint import open_tensors, write_atomic
 from .adm import adm_classifier_config, adm_config, levels_of
@@ -108,7 +108,7 @@ def fill(
                 raise ValueError(f"{what}: {k!r} has the shape {list(state[k].shape)}, the network "
                                  f"asked for needs {need}")
         filled[key] = torch.cat([state[k] for k in names[key]]).reshape(own.shape)
-    if left := sorted(set(state) - {k for keys in names.values() for k in keys}):
+    if left := sorted(set(state) - set().union(*names.values())):
         raise ValueError(f"{what} holds {left[0]!r} with the shape {list(state[left[0]].shape)}, "
                          "which the network asked for does not have")
     net.load_state_dict(filled, assign=True)
@@ -132,15 +132,16 @@ def adm_facts(state:dict, image_size:int,  # {published key: tensor}; side of th
             raise ValueError(
                 f"no weights of the guided-diffusion family: {k!r} is missing; the first key is "
                 f"{min(state)!r}, of shape {list(state[min(state)].shape)}")
-    stages = lambda arm: len({k.split('.')[1] for k in state if k.startswith(f'{arm}.')})
-    grows = (lambda i, j: f'output_blocks.{i}.{j}.conv.weight' in state
-             or f'output_blocks.{i}.{j}.in_layers.0.weight' in state)
+    def stages(arm): return len({k.split('.')[1] for k in state if k.startswith(f'{arm}.')})
+    def grows(i, j):
+        return (f'output_blocks.{i}.{j}.conv.weight' in state
+                or f'output_blocks.{i}.{j}.in_layers.0.weight' in state)
     if up := stages('output_blocks'):
         blocks = next((i for i in range(up) if grows(i, 1) or grows(i, 2)), up - 1)
     # first block of each level
     first = [f'input_blocks.{i}' for i in range(1, stages('input_blocks'), blocks + 1)]
-    channels, last = (state['time_embed.0.weight'].shape[1],
-                      [f'{k}.0.out_layers.3.weight' for k in first])
+    channels = state['time_embed.0.weight'].shape[1]
+    last = [f'{k}.0.out_layers.3.weight' for k in first]
     widths = [len(state[k]) for k in last if k in state]
     return dict(
         num_channels=channels, num_res_blocks=blocks, channel_mult=[w/channels for w in widths],
@@ -162,14 +163,14 @@ lists = ('channel_mult', 'attention_resolutions', 'classifier_attention_resoluti
 def parse_flags(text:str,  # '--image_size 64 --learn_sigma True'
                ) -> dict:  # {'image_size': 64, 'learn_sigma': True}
     "Flags as printed in a README, for the functions below."
-    words = [part for word in shlex.split(text)
-             for part in (word.split('=', 1) if word.startswith('--') else [word])]
+    words = []
+    for word in shlex.split(text): words += word.split('=', 1) if word.startswith('--') else [word]
     if len(words) % 2 or any(not w.startswith('--') for w in words[::2]):
         raise ValueError(f"flags come in pairs '--name value', got {text!r}")
     def value(name, v):
         if name in switches:
-            if (v.lower() not in (yes := ('true', 't', 'yes', 'y', '1'))
-                    + (no := ('false', 'f', 'no', 'n', '0'))):
+            yes, no = ('true', 't', 'yes', 'y', '1'), ('false', 'f', 'no', 'n', '0')
+            if v.lower() not in yes + no:
                 raise ValueError(f"--{name} must be True or False, got {v!r}")
             return v.lower() in yes
         for kind in (int, float) if name not in lists else ():
@@ -219,8 +220,8 @@ def from_guided_diffusion(source,        # a .pt or .safetensors file, or {name:
                          ) -> Denoiser:  # in evaluation mode, no gradients
     """A network of guided-diffusion (ADM), upsamplers included. FileNotFoundError;
     ValueError naming what does not fit (E32)."""
-    ours, diffusion = list(signature(adm_config).parameters), [
-        k for k in signature(_diffusion).parameters if k not in ('net', 'learn_sigma')]
+    ours = list(signature(adm_config).parameters)
+    diffusion = [k for k in signature(_diffusion).parameters if k not in ('net', 'learn_sigma')]
     known_flags(flags, [*ours, *diffusion, 'rescale_timesteps', 'num_heads_upsample',
                         'timestep_respacing'])
     if flags.get('timestep_respacing'):
@@ -233,14 +234,13 @@ def from_guided_diffusion(source,        # a .pt or .safetensors file, or {name:
             and 'input_blocks.0.0.weight' in state):
         raise ValueError(
             f"{what} has no way up: a classifier? Then use classifier_from_guided_diffusion")
-    shape = lambda key, i: state[key].shape[i] if key in state else 0
+    def shape(key, i): return state[key].shape[i] if key in state else 0
     seen, made = shape('input_blocks.0.0.weight', 1), shape('out.2.weight', 0)
     # 6 in: two RGB pictures, unless said otherwise
     upsampler = 'small_size' in flags or made < seen or seen == 6 and 'image_channels' not in flags
     channels = flags.get('image_channels', seen//2 if upsampler else seen)
-    facts = adm_facts(state,
-                      size := flags.get('image_size',
-                                        flags.get('large_size', 256 if seen > channels else 64)))
+    size = flags.get('image_size', flags.get('large_size', 256 if seen > channels else 64))
+    facts = adm_facts(state, size)
     facts |= dict(image_size=size, image_channels=channels, learn_sigma=made == 2*channels,
                   small_size=None if seen == channels else size)
     if 'label_emb.weight' in state:
@@ -267,10 +267,10 @@ def classifier_from_guided_diffusion(source,           # as in from_guided_diffu
     ours = list(signature(adm_classifier_config).parameters)
     known_flags(flags, [*ours, 'classifier_use_fp16', 'rescale_timesteps', 'diffusion_steps'])
     state, what = read_weights(source), 'the weights' if isinstance(source, dict) else str(source)
-    size, pool = (flags.get('image_size', 64),
-                  'attention' if 'out.2.positional_embedding' in state else 'adaptive')
-    levels, stages = (len(levels_of(size, flags.get('channel_mult', ''), '')[0]),
-                      len({k.split('.')[1] for k in state if k.startswith('input_blocks.')}))
+    size = flags.get('image_size', 64)
+    pool = 'attention' if 'out.2.positional_embedding' in state else 'adaptive'
+    levels = len(levels_of(size, flags.get('channel_mult', ''), '')[0])
+    stages = len({k.split('.')[1] for k in state if k.startswith('input_blocks.')})
     # each level has its blocks and a halving, or is the stem's
     facts = adm_facts(state, size, max(1, stages//levels - 1))
     last = 'out.2.c_proj.weight' if pool == 'attention' else 'out.3.weight'
@@ -353,8 +353,9 @@ def unet2d_config(c:dict) -> dict: # config.json of a UNet2DModel -> keywords of
         need(c.get(key, allowed[0]) in allowed, key, ' or '.join(map(repr, allowed)))
     kinds = {'DownBlock2D': 'conv', 'AttnDownBlock2D': {'conv': 'conv', 'resnet': 'block'}
              .get(str(c['downsample_type'])), 'ResnetDownsampleBlock2D': 'block'}
-    down, widths, adagn = (c['down_block_types'], c['block_out_channels'],
-                           c.get('resnet_time_scale_shift', 'default') == 'scale_shift')
+    down = c['down_block_types']
+    widths = c['block_out_channels']
+    adagn = c.get('resnet_time_scale_shift', 'default') == 'scale_shift'
     need(all(d in [*kinds] for d in down) and len(down) == len(widths), 'down_block_types',
          f"one of {', '.join(kinds)} for each of block_out_channels")
     need(list(c['up_block_types']) == [d.replace('Down', 'Up') for d in reversed(down)],
@@ -365,7 +366,7 @@ def unet2d_config(c:dict) -> dict: # config.json of a UNet2DModel -> keywords of
     # without groups, AdaGN's middle attention has no normalisation
     groups = [c['norm_num_groups']] + ([] if adagn and c['add_attention'] else [None])
     need(c.get('attn_norm_num_groups') in groups, 'attn_norm_num_groups', groups[0])
-    whole = lambda m: int(m) if m == int(m) else m
+    def whole(m): return int(m) if m == int(m) else m
     return dict(
         in_channels=c['in_channels'], out_channels=c['out_channels'], channels=widths[0],
         mults=[whole(w/widths[0]) for w in widths],
@@ -514,8 +515,9 @@ def _must_fit(model):
 def _unet2d_json(c, size):
     "config.json of a UNet2DModel."
     att, block = set(c['attention']), c['resample'] == 'block'
-    kind = (lambda level, way: f'Attn{way}Block2D' if level in att else f'Resnet{way}sampleBlock2D'
-            if block else f'{way}Block2D')
+    def kind(level, way):
+        return (f'Attn{way}Block2D' if level in att else f'Resnet{way}sampleBlock2D'
+                if block else f'{way}Block2D')
     levels, K = range(len(c['mults'])), c['num_classes']
     return dict(_class_name='UNet2DModel', sample_size=size, in_channels=c['in_channels'],
                 out_channels=c['out_channels'],

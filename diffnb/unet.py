@@ -63,8 +63,8 @@ class ResBlock(nn.Module):
         self.scale_shift, self.change, self.rescale = scale_shift, change, rescale
         self.norm1, self.conv1 = GroupNorm(groups, c_in, eps), nn.Conv2d(c_in, c_out, 3, padding=1)
         self.emb = nn.Linear(emb, 2*c_out if scale_shift else c_out)
-        self.norm2, self.conv2 = (GroupNorm(groups, c_out, eps),
-                                  zero(nn.Conv2d(c_out, c_out, 3, padding=1)))
+        self.norm2 = GroupNorm(groups, c_out, eps)
+        self.conv2 = zero(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
@@ -115,8 +115,8 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.heads, self.rescale = _number_of_heads(channels, heads, head_channels), rescale
         self.norm = GroupNorm(groups, channels, eps)
-        self.qkv, self.proj = (nn.Conv1d(channels, 3*channels, 1),
-                               zero(nn.Conv1d(channels, channels, 1)))
+        self.qkv = nn.Conv1d(channels, 3*channels, 1)
+        self.proj = zero(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x):                                        # [B, C, H, W] -> [B, C, H, W]
         pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # [B, H*W, C]
@@ -211,7 +211,7 @@ def _way_up(parts, saved):
     "Stages from coarse to fine, for the skip connections to match; uses `saved` up."
     up, last = nn.ModuleList(), parts.widths[-1]
     for level, width in reversed(list(enumerate(parts.widths))):
-        for i in range(parts.c['blocks'] + 1):
+        for _ in range(parts.c['blocks'] + 1):
             up.append(parts.block(last + saved.pop(), level))
             last = width
         if level: up[-1].append(parts.up(width))
@@ -222,8 +222,8 @@ def _number(v): return isinstance(v, Real) and not isinstance(v, bool) and math.
 def _whole(low):
     return f'a whole number of at least {low}', lambda v: _number(v) and v >= low and int(v) == v
 def _one_of(*values): return f"one of {', '.join(map(str, values))}", lambda v: v in values
-_switch, _positive = (('True or False', lambda v: isinstance(v, bool)),
-                      ('a positive number', lambda v: _number(v) and v > 0))
+_switch = ('True or False', lambda v: isinstance(v, bool))
+_positive = ('a positive number', lambda v: _number(v) and v > 0)
 _keywords = {
     k: _whole(1)
     for k in 'in_channels out_channels channels blocks heads head_channels groups '
@@ -269,8 +269,8 @@ def _embed(net, x_t, t, y):
     clock = (t.float() + c.get('time_offset', 0)) * c.get('time_scale', 1)
     emb = net.time(timestep_embedding(clock, first.in_features,
                                       freq_shift=c.get('freq_shift', 0)).to(first.weight.dtype))
-    on_cpu, K = (isinstance(y, torch.Tensor) and y.device.type == 'cpu',
-                 None if net.label is None else net.label.num_embeddings)
+    on_cpu = isinstance(y, torch.Tensor) and y.device.type == 'cpu'
+    K = None if net.label is None else net.label.num_embeddings
     if c.get('label_required') and (y is None or on_cpu and (y < 0).any()):
         raise ValueError("this network was trained with labels only: give every picture a label y "
                          f"in 0..{K - 1}")
@@ -369,7 +369,9 @@ def forward(self:UNet,
     "The network's guess; ValueError for images that do not fit the network."
     saved = [h := _laid_out(self.stem(_check_images(self, x_t, picture)))]
     emb = _embed(self, x_t, t, y)
-    for stage in self.down: saved.append(h := stage(h, emb))
+    for stage in self.down:
+        h = stage(h, emb)
+        saved.append(h)
     h = self.middle(h, emb)
     for stage in self.up:
         h = torch.cat([h, saved.pop()], dim=1)
@@ -387,8 +389,8 @@ class AttentionPool(nn.Module):
                  heads:int=4,            # attention heads
                  head_channels:int=None):# channels of a head, instead of their number
         super().__init__()
-        self.heads, self.place = (_number_of_heads(channels, heads, head_channels),
-                                  nn.Parameter(torch.randn(channels, side*side + 1)/channels**.5))
+        self.heads = _number_of_heads(channels, heads, head_channels)
+        self.place = nn.Parameter(torch.randn(channels, side*side + 1)/channels**.5)
         self.qkv, self.proj = nn.Conv1d(channels, 3*channels, 1), nn.Conv1d(channels, out, 1)
 
     def forward(self, x):                # [B, C, side, side] -> [B, out]

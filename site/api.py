@@ -16,7 +16,7 @@ def exported(tree):
     "The names in `__all__`, in the order of their definition."
     names = next((ast.literal_eval(s.value) for s in tree.body if isinstance(s, ast.Assign)
                   and getattr(s.targets[0], 'id', '') == '__all__'), [])
-    order = [n for s in tree.body for n in targets(s)]
+    order = sum(map(targets, tree.body), [])
     return [n for n in dict.fromkeys(order) if n in names]
 
 def targets(s):

@@ -76,7 +76,7 @@ def words(node):
     if isinstance(node, ast.Constant) and isinstance(node.value, str): return [node.value]
     if isinstance(node, ast.JoinedStr):
         return [''.join(p.value if isinstance(p, ast.Constant) else '…' for p in node.values)]
-    if isinstance(node, (ast.List, ast.Tuple)): return [w for e in node.elts for w in words(e)]
+    if isinstance(node, (ast.List, ast.Tuple)): return sum(map(words, node.elts), [])
     if isinstance(node, ast.ListComp): return words(node.elt)
     return []
 
@@ -114,8 +114,8 @@ class Page:
     "A notebook on its way to Markdown."
     def __init__(self, name, cells, ledger, modules, figures):
         self.name, self.cells, self.ledger, self.figures = name, cells, ledger, Path(figures)
-        exp = [d for c in cells if c['cell_type'] == 'code'
-               for d in directives(c['source'])[0] if d.startswith('default_exp')]
+        marks = [directives(c['source'])[0] for c in cells if c['cell_type'] == 'code']
+        exp = [d for d in set().union(*marks) if d.startswith('default_exp')]
         self.module = exp[0].removeprefix('default_exp') if exp else None
         self.public, self.count = set(modules.get(self.module, ())), 0
         self.section = plain(title(cells))
@@ -186,7 +186,7 @@ class Page:
         parts = [f'<div class="cell {kind}" id="cell-{c["id"]}">{note}']
         if 'echo:false' not in marks: parts.append(f'{fence}python\n{source}\n{fence}')
         if 'output:false' not in marks:
-            parts += [t for o in c['outputs'] if (t := self.output(o, source))]
+            parts += filter(None, [self.output(o, source) for o in c['outputs']])
         return '\n\n'.join([*parts, '</div>'])
 
     def markdown(self):

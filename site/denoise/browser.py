@@ -1,4 +1,5 @@
-"A headless Chromium to test a page in, spoken to through its DevTools protocol (needs websocket-client, which comes with jupyter)."
+"""A headless Chromium to test a page in, spoken to through its DevTools protocol
+(needs websocket-client, which comes with jupyter)."""
 import base64, json, os, shutil, subprocess, tempfile, time
 from pathlib import Path
 from urllib.request import urlopen
@@ -9,7 +10,7 @@ class Browser:
     def __init__(self, width=1280, height=900): # CSS pixels
         names = (os.environ.get('CHROME'), 'chromium', 'google-chrome', 'chromium-browser',
                  'chrome')
-        program = next((p for name in names if name and (p := shutil.which(name))), None)
+        program = next(filter(None, map(shutil.which, filter(None, names))), None)
         if program is None:
             raise FileNotFoundError(
                 "no Chromium found: install one, or name it in the variable CHROME")
@@ -32,7 +33,10 @@ class Browser:
     def call(self, method, **params):           # of the protocol -> its result
         self.count += 1
         self.socket.send(json.dumps(dict(id=self.count, method=method, params=params)))
-        while (answer := json.loads(self.socket.recv())).get('id') != self.count: self.note(answer)
+        answer = json.loads(self.socket.recv())
+        while answer.get('id') != self.count:
+            self.note(answer)
+            answer = json.loads(self.socket.recv())
         if 'error' in answer: raise RuntimeError(f"{method}: {answer['error']['message']}")
         return answer['result']
 

@@ -1,4 +1,5 @@
-"Writes weights.js, what index.html needs to run by itself:  python export.py [FOLDER]   (FOLDER: where the page lies; this one if none)"
+"""Writes weights.js, what index.html needs to run by itself:  python export.py [FOLDER]
+(FOLDER: where the page lies; this one if none)"""
 import base64, json, sys
 from pathlib import Path
 import torch
@@ -14,7 +15,8 @@ def packed(x) -> str: # a tensor -> base64 of its numbers, little endian
     x = x.detach().numpy()
     return base64.b64encode(x.astype(x.dtype.newbyteorder('<')).tobytes()).decode()
 
-def reference(model) -> dict: # a Denoiser -> x [2, 1, 8, 8], t, y and what torch's network makes of them
+# a Denoiser -> x [2, 1, 8, 8], t, y and what torch's network makes of them
+def reference(model) -> dict:
     "A case for the page to check itself on: one picture with a label, one without."
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([700, 40])

@@ -1,5 +1,8 @@
-"""Tests the page in a headless Chromium:  python test.py   (from anywhere; needs diffnb, Chromium, and websocket-client, which comes with jupyter)
-Noise: its law. Network and chains: against torch. Page: opened from a file, by mouse and keyboard, wide, narrow, dark. Text: what it claims, measured."""
+"""Tests the page in a headless Chromium:  python test.py
+(from anywhere; needs diffnb, Chromium, and websocket-client, which comes with jupyter)
+
+Noise: its distribution. Network and chains: against torch. Page: opened from a file, by mouse and
+keyboard, wide, narrow, dark. Text: what it claims, measured."""
 import json, shutil, tempfile
 from pathlib import Path
 import torch
@@ -17,7 +20,9 @@ def rows(x): return torch.tensor(x, dtype=torch.float64)
 def listed(code):  # arrays of numbers as JSON
     return f"Array.from({code}, z => Array.from(z))"
 
-def test_noise(page): # mean, variance, fourth moment and correlations of the page's Gaussian numbers, each within four standard errors
+# mean, variance, fourth moment and correlations of the page's Gaussian numbers,
+# each within four standard errors
+def test_noise(page):
     def draw(seed, index, stream): return f"gaussian({seed}, {index}, {stream})(64)"
     z = rows(
         page.run(listed(f"Array.from({{length: 4000}}, (_, i) => {draw('i >> 5', 'i & 31', 0)})")))
@@ -40,7 +45,8 @@ def test_noise(page): # mean, variance, fourth moment and correlations of the pa
     print(f"noise: {n} numbers, mean {z.mean():.4f}, variance {z.var():.4f}, fourth moment "
           f"{z.pow(4).mean():.3f}")
 
-def test_network(page): # the stored case, and sixteen others at all kinds of times, with and without labels
+# the stored case, and sixteen others at all kinds of times, with and without labels
+def test_network(page):
     stored = page.run("selfCheck(model(shipped), shipped.reference)")
     g = torch.Generator().manual_seed(1)
     x = torch.randn(16, 1, 8, 8, generator=g)
@@ -72,7 +78,6 @@ def test_chains(page): # whole chains from the page's own x_T, and with the page
                                  "Array.from(draw(64))).flat(); })"))).float().reshape(
                                      4, 100, 1, 8, 8)
     randn_like = diffnb.ddim.randn_like
-    step = "({m, x, taus, k, o}) => m.step(x, taus[k], taus[k + 1], o).next"
     try:
         for S, eta, scale in ((20, 0, 1), (20, 0, 3), (20, 1, 1), (20, .5, 2), (5, 1, 0),
                               (100, 0, 1)):
@@ -217,8 +222,9 @@ def test_claims(): # the section "What to try", by 300 chains
     assert (heard[0.] < .2 and .9 < heard[1.] <= heard[2.]
             and spread[2.] < spread[1.]), (heard, spread)
     y, g = torch.arange(n) % 10, torch.Generator().manual_seed(1)
+    runs = [(0., S) for S in (1, 2, 10, 100)] + [(1., S) for S in (10, 20)]
     by = {(eta, S): sample(torch_model, x_T, DDIM(eta), timesteps(1000, S), g, y=y)
-          for eta in (0., 1.) for S in ((1, 2, 10, 100) if eta == 0 else (10, 20))}
+          for eta, S in runs}
     # the last: two digits of one label
     apart = (rms(by[0., 10] - by[0., 100]), rms(by[1., 10] - by[1., 20]),
              rms(by[0., 100] - by[0., 100].roll(10, 0)))
