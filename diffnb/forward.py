@@ -7,46 +7,51 @@ __all__ = ['q_step', 'randn_like', 'q_sample', 'prior_kl']
 
 # %% ../nbs/11_forward.ipynb #773a36ca
 import torch
-from .schedule import Schedule, like
+from .schedule import NoiseSchedule, Schedule, same_shape
 
 # %% ../nbs/11_forward.ipynb #60fde0f6
-def q_step(sched:Schedule,
-           x:torch.Tensor,          # x_{t-1}, [B, ...]
-           t,                       # int or LongTensor [B] in 1..T
-           eps:torch.Tensor,        # standard normal noise of x's shape
-          ) -> torch.Tensor:        # x_t, [B, ...]
-    "One step of the forward chain, x_{t-1} to x_t (E1)."
-    if eps.shape != x.shape: raise ValueError(f"eps must have the shape of x, {list(x.shape)}, got {list(eps.shape)}")
-    alpha, beta = like(x, sched.at('alpha', t), sched.at('beta', t))
-    return alpha.sqrt() * x + beta.sqrt() * eps
+def q_step(
+    sched:Schedule,
+    x:torch.Tensor,     # x_{t-1}, [B, ...]
+    t,                  # int, or LongTensor [B], in 1..T
+    eps:torch.Tensor,   # standard normal noise of x's shape
+) -> torch.Tensor:      # x_t, [B, ...]
+    "x_t = √α_t x_{t-1} + √β_t z, one step of the forward chain (E1)."
+    same_shape('eps', eps, x)
+    (a, b), (a_s, b_s) = sched(sched.check(t, 1), x), sched(t - 1, x)
+    return a/a_s * x + (b**2 - (a/a_s * b_s)**2)**.5 * eps
 
 # %% ../nbs/11_forward.ipynb #23de1ced
-def randn_like(x:torch.Tensor,                     # gives shape, dtype, device
-               generator:torch.Generator=None,     # None: the global, seeded one
-              ) -> torch.Tensor:                   # standard normal noise like x
-    "Noise like x, drawn on the generator's device so that one seed means one picture everywhere."
+def randn_like(
+    x:torch.Tensor,                   # gives shape, dtype, device
+    generator:torch.Generator=None,   # None: the global, seeded one
+) -> torch.Tensor:
+    "Standard normal noise like x, drawn on the generator's device: one seed, one result everywhere."
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
 
 # %% ../nbs/11_forward.ipynb #4ba09f52
-def q_sample(sched:Schedule,
-             x0:torch.Tensor,         # clean data [B, ...], pictures in [-1, 1]
-             t,                       # int or LongTensor [B] in 0..T
-             eps:torch.Tensor,        # standard normal noise of x0's shape
-            ) -> torch.Tensor:        # x_t, [B, ...], in x0's dtype
-    "Straight from x_0 to x_t in one step (E2)."
-    if eps.shape != x0.shape:
-        raise ValueError(f"eps must have the shape of x0, {list(x0.shape)}, got {list(eps.shape)}")
-    signal, noise = like(x0, sched.signal(t), sched.noise(t))
-    return signal * x0 + noise * eps
+def q_sample(
+    sched:NoiseSchedule,
+    x0:torch.Tensor,    # clean data [B, ...], floating point; images in [-1, 1]
+    t,                  # a number, or a tensor [B]
+    eps:torch.Tensor,   # standard normal noise of x0's shape
+) -> torch.Tensor:      # x_t, [B, ...]
+    "x_t = a(t) x_0 + b(t) z, straight from data to time t (E2)."
+    same_shape('eps', eps, x0)
+    if not x0.is_floating_point(): raise ValueError(f"x0 must be floating point, got {x0.dtype}")
+    a, b = sched(sched.check(t), x0)
+    return a*x0 + b*eps
 
 # %% ../nbs/11_forward.ipynb #3a7b86fd
-def prior_kl(sched:Schedule,
-             x0:torch.Tensor,         # clean data [B, ...]
-             t=None,                  # int or LongTensor [B] in 1..T; None is T
-            ) -> torch.Tensor:        # [B], nats, float64
-    "KL(q(x_t|x_0) || prior), summed over all coordinates; the prior is N(0, I), or N(0, b_t² I) of a `Process` (E3)."
-    t, x0 = sched.T if t is None else t, x0.flatten(1).double()
+def prior_kl(
+    sched:NoiseSchedule,
+    x0:torch.Tensor,    # clean data [B, ...]
+    t=None,             # a number, or a tensor [B], above 0; None is the end
+) -> torch.Tensor:      # [B], nats, float64
+    "KL(q(x_t|x_0) || N(0, ρ² I)), ρ the width from which a chain starts at t, summed over coordinates (E3)."
+    t = sched.end if t is None else t
+    x0 = x0.flatten(1).double()
     rho = sched.start_std(t)
-    signal, r = sched.signal(t) / rho, (sched.noise(t) / rho)**2 - 1
-    return (signal**2 * (x0**2).sum(1) + x0.shape[1] * (r - torch.log1p(r))) / 2
+    a, r = sched.signal(t)/rho, torch.as_tensor(sched.noise(t)/rho, dtype=torch.float64)**2 - 1
+    return (a**2 * (x0**2).sum(1) + x0.shape[1] * (r - torch.log1p(r))) / 2

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import torch
 from .plot import curve, label
 from .forward import prior_kl, q_sample, randn_like
-from .posterior import posterior_coefficients
+from .posterior import posterior_weights
 from .vlb import check_grid, step_bpd
-from .denoiser import small_large
 from .sample import check_taus
 from .variance import log_interpolate, per_example
 from .train import png
@@ -23,8 +22,9 @@ from .train import png
 # %% ../nbs/60_likelihood.ipynb #f2f47851
 def jumps(model, taus=None) -> tuple: # a Denoiser; decreasing times ending in 0, or None for all
     "The steps t → s of a chain: t [S] and s [S], the data's end first."
-    up = torch.tensor((list(range(model.sched.T, -1, -1))
-                       if taus is None else check_taus(taus, model.sched.T))[::-1])
+    taus = range(model.sched.T, -1, -1) if taus is None else check_taus(taus, model.sched)
+    if taus[-1] != 0: raise ValueError(f"times must end in 0, where the data are, got {taus[-1]}")
+    up = torch.tensor(taus).flip(0)
     return up[1:], up[:-1]
 
 # %% ../nbs/60_likelihood.ipynb #049e2cff
@@ -36,8 +36,7 @@ def prices(
     """For each pair of image and jump, with noise of its own unless the images' eps [N,
     ...] is given: the bound's term (bits/dim), squared error of the noise, of x_0."""
     from tqdm.auto import tqdm
-    if bins is not None: check_grid(x0, bins)
-    elif not x0.isfinite().all(): raise ValueError("x0 has NaN or infinite values")
+    check_grid(x0, bins)
     if batch_size < 1 or not len(x0):
         raise ValueError(f"batch_size must be at least 1 and x0 hold data, got {batch_size} and "
                          f"{len(x0)} examples")
@@ -51,8 +50,8 @@ def prices(
         z = randn_like(x, generator) if eps is None else eps[i]
         x_t = q_sample(model.sched, x, t, z)
         p = model.p_mean_variance(x_t, t, s, **some)
-        found.append(torch.stack([step_bpd(model.sched, x, x_t, t, p, bins, s), mse(p.eps, z),
-                                  mse(p.x0, x)]))
+        bits = step_bpd(model.sched, x, x_t, t, s, p.mean, p.log_var, bins)
+        found.append(torch.stack([bits, mse(p.eps, z), mse(p.x0, x)]))
     return torch.cat(found, 1)
 
 # %% ../nbs/60_likelihood.ipynb #cfc1f6ed
@@ -99,8 +98,8 @@ def expected_terms(sched,                # the noise schedule
     if x0_mse.shape != (sched.T + 1,):
         raise ValueError(
             f"x0_mse must have the shape [{sched.T + 1}], for t = 0..T, got {list(x0_mse.shape)}")
-    small, large, *_ = small_large(sched, t, s)
-    best = small + posterior_coefficients(sched, t, s)[0]**2 * x0_mse[t]
+    w_0, _, small, large = posterior_weights(*sched.ab(t), *sched.ab(s))
+    best = small + w_0**2 * x0_mse[t]
     def price(var): return ((var/small).log() + best/var - 1) / (2*math.log(2))
     return t, dict(small=price(small), large=price(large), best=price(best))
 

@@ -8,113 +8,120 @@ __all__ = ['GaussianMixture', 'smoothed', 'swiss_roll', 'moons', 'rings']
 # %% ../nbs/12_oracle.ipynb #42c41797
 import math
 import torch
-from fastcore.basics import patch
-from .schedule import Schedule
+from .schedule import NoiseSchedule, finite
 
 # %% ../nbs/12_oracle.ipynb #8f900ad6
 class GaussianMixture:
     "A mixture of K Gaussians in D dimensions whose diffused densities, scores and posteriors are exact."
-    def __init__(self,
-                 means,               # [K, D]
-                 covs,                # [K, D, D], symmetric, positive semi-definite
-                 weights):            # [K], positive; scaled to sum to 1
-        self.means, self.covs, weights = (torch.as_tensor(a, dtype=torch.float64) for a in (means, covs, weights))
-        if self.means.ndim != 2: raise ValueError(f"means must have the shape [K, D], got {list(self.means.shape)}")
-        K, D = self.means.shape
-        if self.covs.shape != (K, D, D) or weights.shape != (K,):
-            raise ValueError(f"{K} means in {D} dimensions need covs [{K}, {D}, {D}] and weights [{K}], got {list(self.covs.shape)} and {list(weights.shape)}")
-        if not (self.means.isfinite().all() and self.covs.isfinite().all()): raise ValueError("means and covs must be finite")
-        if not (weights > 0).all(): raise ValueError("weights must be positive numbers")
-        self.eigenvalues, self.eigenvectors = torch.linalg.eigh(self.covs)
-        if not torch.equal(self.covs, self.covs.mT) or (self.eigenvalues < 0).any():
+    def __init__(
+        self,
+        means,      # [K, D]
+        covs,       # [K, D, D], symmetric, positive semi-definite
+        weights,    # [K], positive; scaled to sum to 1
+    ):
+        means, covs, weights = (torch.as_tensor(p, dtype=torch.float64) for p in (means, covs, weights))
+        K, D = means.shape if means.ndim == 2 else (0, 0)
+        if covs.shape != (K, D, D) or weights.shape != (K,):
+            raise ValueError("means, covs and weights have the shapes [K, D], [K, D, D] and [K], got "
+                             f"{list(means.shape)}, {list(covs.shape)} and {list(weights.shape)}")
+        self.means, self.covs, self.weights = means, covs, weights/weights.sum()
+        if not (means.isfinite().all() and covs.isfinite().all() and (weights > 0).all()):
+            raise ValueError("means and covs must be finite, weights positive")
+        self.eigenvalues, self.eigenvectors = torch.linalg.eigh(covs)
+        if not torch.equal(covs, covs.mT) or (self.eigenvalues < 0).any():
             raise ValueError("covs must be symmetric and positive semi-definite")
-        self.weights = weights / weights.sum()
 
-    def sample(self, n:int,                         # how many points
-               generator:torch.Generator=None):     # None: the global, seeded one
-        "n independent points, [n, D] float64."
+    def sample(
+        self,
+        n:int,                            # how many points
+        generator:torch.Generator=None,   # None: the global, seeded one
+    ) -> torch.Tensor:                    # [n, D] float64
+        "n independent points."
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator)
-        return self.means[k] + torch.einsum('nij,nj->ni', self.eigenvectors[k], self.eigenvalues[k].sqrt() * z)
+        spread = torch.einsum('nij,nj->ni', self.eigenvectors[k], self.eigenvalues[k].sqrt() * z)
+        return self.means[k] + spread
 
-# %% ../nbs/12_oracle.ipynb #049f55d3
-@patch
-def components(self:GaussianMixture,
-               sched:Schedule,
-               x_t:torch.Tensor,      # points, [B, D] once flattened
-               t,                     # int or LongTensor [B] in 0..T
-              ) -> tuple:             # log shares [B, K]; y [B, K, D]; variances [B or 1, K, D]; signal and noise [B or 1, 1, 1]
-    "What every exact quantity is made of: log w_k N(x_t; a m_k, a²C_k + b²I), and the offsets in each component's own axes."
-    x = x_t.reshape(len(x_t), -1).double()
-    K, D = self.means.shape
-    if x.shape[1] != D: raise ValueError(f"the mixture lives in {D} dimensions, got points of {x.shape[1]}")
-    a, b = (c.reshape(-1, 1, 1).to(x.device) for c in (sched.signal(t), sched.noise(t)))
-    means, U, lam, weights = (p.to(x.device) for p in (self.means, self.eigenvectors, self.eigenvalues, self.weights))
-    y = torch.einsum('bkd,kde->bke', x[:, None] - a * means, U)
-    var = a**2 * lam + b**2
-    log_share = weights.log() - (y**2 / var + var.log() + math.log(2*math.pi)).sum(-1) / 2
-    return log_share, y, var, a, b
+    def components(
+        self,
+        x:torch.Tensor,   # points [B, ...], D numbers each
+        a, b,             # signal and noise: numbers, or tensors with B entries
+    ) -> tuple:           # log shares [B, K]; y [B, K, D]; variances [B or 1, K, D]; a, b [B or 1, 1, 1]
+        "log w_k N(x; a m_k, a² C_k + b² I), and the offsets y in each component's own axes."
+        x = x.reshape(len(x), -1).double()
+        K, D = self.means.shape
+        if x.shape[1] != D:
+            raise ValueError(f"the mixture lives in {D} dimensions, got points of {x.shape[1]}")
+        a, b = (torch.as_tensor(c, device=x.device).double().reshape(-1, 1, 1) for c in (a, b))
+        offset = x[:, None] - a*self.means.to(x.device)
+        y = torch.einsum('bkd,kde->bke', offset, self.eigenvectors.to(x.device))
+        var = a**2 * self.eigenvalues.to(x.device) + b**2
+        log_normal = -(y**2/var + var.log() + math.log(2*math.pi)).sum(-1) / 2
+        return self.weights.to(x.device).log() + log_normal, y, var, a, b
 
-# %% ../nbs/12_oracle.ipynb #be84201b
-@patch
-def marginal_log_prob(self:GaussianMixture, sched:Schedule,
-                      x_t:torch.Tensor,     # [B, ...], D numbers each
-                      t):                   # int or LongTensor [B] in 0..T
-    "log q(x_t), [B] nats, float64 (from E2)."
-    return self.components(sched, x_t, t)[0].logsumexp(1)
+    def log_prob(self, x:torch.Tensor) -> torch.Tensor:
+        "Log-density of the clean mixture at x [B, ...]: [B] nats, float64."
+        return self.components(x, 1., 0.)[0].logsumexp(1)
 
-@patch
-def log_prob(self:GaussianMixture, x:torch.Tensor): # [B, ...], D numbers each
-    "Log-density of the clean mixture, [B] nats, float64."
-    return self.marginal_log_prob(Schedule([.5]), x, 0)       # at t = 0 every schedule has a = 1, b = 0
+    def marginal_log_prob(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> torch.Tensor:
+        "log q(x_t) at x_t [B, ...]: [B] nats, float64 (from E2)."
+        return self.components(x_t, *sched(t, x_t.double()))[0].logsumexp(1)
 
-# %% ../nbs/12_oracle.ipynb #bcf9d643
-@patch
-def score(self:GaussianMixture, sched:Schedule,
-          x_t:torch.Tensor,           # [B, ...], D numbers each
-          t):                         # int or LongTensor [B] in 0..T
-    "∇ log q(x_t), of x_t's shape and dtype."
-    log_share, y, var, _, _ = self.components(sched, x_t, t)
-    pull = -torch.einsum('bke,kde->bkd', y / var, self.eigenvectors.to(y.device))
-    return (log_share.softmax(1)[..., None] * pull).sum(1).reshape(x_t.shape).to(x_t.dtype)
+    def score(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> torch.Tensor:
+        "∇ log q(x_t), of x_t's shape and dtype."
+        log_share, y, var, _, _ = self.components(x_t, *sched(t, x_t.double()))
+        pull = -torch.einsum('bke,kde->bkd', y/var, self.eigenvectors.to(y.device))
+        return (log_share.softmax(1)[..., None] * pull).sum(1).reshape(x_t.shape).to(x_t.dtype)
 
-@patch
-def eps(self:GaussianMixture, sched:Schedule,
-        x_t:torch.Tensor,             # [B, ...], D numbers each
-        t):                           # int or LongTensor [B] in 0..T
-    "The best guess of the noise, E[z | x_t] = -b ∇ log q(x_t), of x_t's shape and dtype."
-    noise = sched.noise(t).reshape(-1, *[1]*(x_t.ndim - 1)).to(x_t.device)
-    return (-noise * self.score(sched, x_t.double(), t)).to(x_t.dtype)
+    def eps(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> torch.Tensor:
+        "E[z | x_t] = -b ∇ log q(x_t), the best guess of the noise, of x_t's shape and dtype."
+        x = x_t.double()
+        return (-sched(t, x)[1] * self.score(sched, x, t)).to(x_t.dtype)
 
-@patch
-def net(self:GaussianMixture, sched:Schedule):
-    "The perfect noise predictor, a function (x_t, t) -> eps to put into a Denoiser."
-    return lambda x_t, t: self.eps(sched, x_t, t)
+    def net(self, sched:NoiseSchedule):
+        "The perfect predictor of the noise, (x_t, t) -> eps, to put into a Denoiser."
+        return lambda x_t, t: self.eps(sched, x_t, t)
 
-# %% ../nbs/12_oracle.ipynb #7efc3308
-@patch
-def posterior(self:GaussianMixture, sched:Schedule,
-              x_t:torch.Tensor,       # [B, ...], D numbers each
-              t):                     # int or LongTensor [B] in 0..T
-    "Mean [B, D] and covariance [B, D, D] of q(x_0 | x_t), float64."
-    log_share, y, var, a, b = self.components(sched, x_t, t)
-    U, lam, r = self.eigenvectors.to(y.device), self.eigenvalues.to(y.device), log_share.softmax(1)
-    means = self.means.to(y.device) + torch.einsum('bke,kde->bkd', a * lam / var * y, U)
-    mean = (r[..., None] * means).sum(1)
-    within = torch.einsum('bk,bke,kde,kfe->bdf', r, (lam * b**2 / var).expand_as(y), U, U)
-    off = means - mean[:, None]
-    return mean, within + torch.einsum('bk,bkd,bkf->bdf', r, off, off)
+    def x0_posterior(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> tuple:
+        "Mean [B, D] and covariance [B, D, D] of q(x_0 | x_t), float64."
+        log_share, y, var, a, b = self.components(x_t, *sched(t, x_t.double()))
+        U, lam, r = self.eigenvectors.to(y.device), self.eigenvalues.to(y.device), log_share.softmax(1)
+        means = self.means.to(y.device) + torch.einsum('bke,kde->bkd', a*lam/var * y, U)
+        mean = (r[..., None] * means).sum(1)
+        within = torch.einsum('bk,bke,kde,kfe->bdf', r, (lam * b**2/var).expand_as(y), U, U)
+        off = means - mean[:, None]
+        return mean, within + torch.einsum('bk,bkd,bkf->bdf', r, off, off)
+
+    def posterior(
+        self,
+        A,            # [m, D]
+        y,            # [m]
+        std:float,    # of the measurement's noise, above 0
+    ) -> 'GaussianMixture':
+        "x given y = A x + std·noise: a mixture again, each Gaussian conditioned, reweighted (B8)."
+        A, y = (torch.as_tensor(v, dtype=torch.float64) for v in (A, y))
+        finite('std', std, 0, above=True)
+        S = A @ self.covs @ A.T + std**2 * torch.eye(len(A), dtype=torch.float64)
+        gain = torch.linalg.solve(S, A @ self.covs).mT                      # C Aᵀ S⁻¹
+        miss = y - self.means @ A.T
+        covs = self.covs - gain @ A @ self.covs
+        fit = -(torch.einsum('km,kmn,kn->k', miss, S.inverse(), miss) + S.logdet())/2
+        weights = (self.weights.log() + fit).softmax(0)
+        keep = weights > 0
+        means = self.means + torch.einsum('kdm,km->kd', gain, miss)
+        return GaussianMixture(means[keep], ((covs + covs.mT)/2)[keep], weights[keep])
 
 # %% ../nbs/12_oracle.ipynb #c6a9c2de
-def smoothed(points:torch.Tensor,     # data [N, D]
-             std:float=.05,           # width of the Gaussian around each point
-            ) -> GaussianMixture:     # with N components
+def smoothed(
+    points:torch.Tensor,   # data [N, D]
+    std:float=.05,         # width of the Gaussian around each point
+) -> GaussianMixture:      # with N components
     "The mixture with one isotropic Gaussian around every point."
-    if not std > 0: raise ValueError(f"std must be positive, got {std}")
+    finite('std', std, 0, above=True)
     N, D = points.shape
-    return GaussianMixture(points, (std**2 * torch.eye(D, dtype=torch.float64)).expand(N, D, D), torch.ones(N))
+    cov = std**2 * torch.eye(D, dtype=torch.float64)
+    return GaussianMixture(points, cov.expand(N, D, D), torch.ones(N))
 
-# %% ../nbs/12_oracle.ipynb #5989833b
 def swiss_roll(n:int, noise:float=.03, generator:torch.Generator=None): # points; spread around the curve; None: global generator
     "A spiral in the plane, [n, 2] float64, radius up to about 1.8 (E36)."
     u = torch.rand(n, dtype=torch.float64, generator=generator)

@@ -20,7 +20,7 @@ from .guidance import ClassifierFreeGuidance, LabelledMixture
 from .oracle import GaussianMixture, smoothed, swiss_roll
 from .plot import cloud, curve, label, role_color, show_images
 from .sample import sample, timesteps, trajectory
-from .schedule import check_t, cosine_schedule, named_schedule
+from .schedule import cosine_schedule, named_schedule
 
 # %% ../nbs/73_play.ipynb #0e307506
 def row(fig,                 # a figure, or a part of one; None: a new figure
@@ -97,7 +97,7 @@ def noising(schedule:str='cosine',   # 'linear' or 'cosine'
             fig=None):               # where to draw; None: a new figure -> the figure
     "A digit and a swiss roll at time t, and where t stands on the schedule (E2, E19, E20)."
     sched = named_schedule(schedule)
-    a, b = sched.signal(check_t(t, sched.T)), sched.noise(t)
+    a, b = sched.ab(t)
     digit, roll = (q_sample(sched, x0, t, z) for x0, z in subjects())
     title = f'{schedule}, t = {t}'
     image, plane, curves = row(fig, [title, f'SNR = {(a/b)**2:.3g}', 'signal and noise'])

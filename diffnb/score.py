@@ -9,7 +9,7 @@ __all__ = ['random_signs', 'divergence', 'explicit_score_loss', 'sliced_score_lo
 # %% ../nbs/41_score.ipynb #81e7fa56
 import math
 import torch
-from .schedule import check_t, like
+from .schedule import finite, same_shape, whole
 from .forward import randn_like
 from .langevin import langevin
 
@@ -53,26 +53,28 @@ def sliced_score_loss(score,              # x -> s_θ(x), both [B, ...]
     return (s**2).flatten(1).sum(1) / 2 + div
 
 # %% ../nbs/41_score.ipynb #335b13a5
-def denoising_score_loss(score,            # (x_t, t) -> s_θ, of x_t's shape
-                         sched,            # a Schedule or a Process
-                         x0:torch.Tensor,  # data [B, ...]
-                         t,                # int or LongTensor [B] in 1..T
-                         eps:torch.Tensor, # the noise z, like x0
-                        ) -> torch.Tensor: # [B]; its mean is the explicit loss at x_t up to a constant
-    "½‖s_θ(x_t) + z/b_t‖² (E17, Vincent 2011). ValueError for t = 0 or eps of another shape."
-    if eps.shape != x0.shape: raise ValueError(f"eps must have the shape of x0, {list(x0.shape)}, got {list(eps.shape)}")
-    a, b = like(x0, sched.signal(check_t(t, sched.T, low=1)), sched.noise(t))
+def denoising_score_loss(
+    score,              # (x_t, t) -> s_θ, of x_t's shape
+    sched,              # a NoiseSchedule
+    x0:torch.Tensor,    # data [B, ...]
+    t,                  # a number, or a tensor [B], above 0
+    eps:torch.Tensor,   # the noise z, like x0
+) -> torch.Tensor:      # [B]; its mean is the explicit loss at x_t up to a constant
+    "½‖s_θ(x_t) + z/b‖² (E17, Vincent 2011)."
+    same_shape('eps', eps, x0)
+    a, b = sched(sched.check(t, sched.first), x0)
     return explicit_score_loss(score(a*x0 + b*eps, t), -eps/b)
 
 # %% ../nbs/41_score.ipynb #fe580d12
-def score_of(model,                  # a Denoiser, whatever it predicts
-             x_t:torch.Tensor,       # noisy data [B, ...]
-             t,                      # int or LongTensor [B] in 1..T
-             **cond,                 # to the network
-            ) -> torch.Tensor:       # [B, ...]
-    "∇log q(x_t) as the model sees it: s = -z_θ/√(1-ᾱ_t), or -z_θ/σ_t on a ladder (E17)."
-    noise, = like(x_t, model.sched.noise(t))
-    return -model.p_mean_variance(x_t, t, **cond).eps / noise
+def score_of(
+    model,               # a Denoiser, whatever it predicts
+    x_t:torch.Tensor,    # noisy data [B, ...]
+    t,                   # a number, or a tensor [B], above 0
+    **cond,              # to the network
+) -> torch.Tensor:       # [B, ...]
+    "∇log q(x_t) = -E[z|x_t]/b = (a E[x_0|x_t] - x_t)/b² as the model sees it (E17)."
+    a, b = model.sched(t, x_t)
+    return (a*model(x_t, t, **cond)[0] - x_t) / b**2
 
 # %% ../nbs/41_score.ipynb #a8827e01
 def largest_distance(x:torch.Tensor,      # data [N, ...]
@@ -108,22 +110,23 @@ def langevin_ratio(gamma:float,          # ratio of neighbouring noise levels, a
 
 # %% ../nbs/41_score.ipynb #80f8e5af
 class AnnealedLangevin:
-    "A step x_t to x_s: Langevin dynamics on the level t, then on to s; at s = 0 the last noise is removed (E17, Song & Ermon 2019)."
-    def __init__(self,
-                 steps:int=5,               # Langevin steps (network calls) on each level
-                 ratio:float=.5):           # step size / noise variance of the level, see `langevin_ratio`
-        if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-            raise ValueError(f"steps must be a whole number of at least 1, got {steps}")
-        if not 0 < ratio < math.inf: raise ValueError(f"ratio must be positive and finite, got {ratio}")
-        self.steps, self.ratio = int(steps), ratio
+    "Langevin dynamics on the level t, then on to s; at s = 0 x̂_0 is returned (E17, Song & Ermon 2019)."
+    def __init__(
+        self,
+        steps:int=5,       # Langevin steps (network calls) on each level
+        ratio:float=.5,    # step size / noise variance of the level, see `langevin_ratio`
+    ):
+        self.steps = whole('steps', steps, 1)
+        self.ratio = finite('ratio', ratio, 0, above=True)
 
-    def stay(self, model, x, t:int, generator:torch.Generator=None, **cond):
+    def stay(self, model, x, t, generator:torch.Generator=None, **cond):
         "Langevin steps on the level t. ValueError naming the level if they diverge or become NaN."
-        sigma = model.sched.noise(t).item()
+        sigma = model.sched.noise(t)
         def score(x): return score_of(model, x, t, **cond)
-        return langevin(score, x, self.ratio * sigma**2, self.steps, generator, f", noise level t = {t} (σ = {sigma:.3g})",
+        return langevin(score, x, self.ratio * sigma**2, self.steps, generator,
+                        f", noise level t = {t} (σ = {sigma:.3g})",
                         limit=1000*max(1., model.sched.prior_std))
 
-    def __call__(self, model, x, t:int, s:int, generator:torch.Generator=None, **cond):
+    def __call__(self, model, x, t, s, generator:torch.Generator=None, **cond):
         x = self.stay(model, x, t, generator, **cond)
-        return model.p_mean_variance(x, t, 0, **cond).x0 if s == 0 else x
+        return model(x, t, **cond)[0] if s == 0 else x

@@ -8,100 +8,97 @@ __all__ = ['normal_kl', 'prior_bpd', 'check_grid', 'discretized_gaussian_log_lik
 # %% ../nbs/21_vlb.ipynb #c8bd8b20
 import math
 import torch
-from .schedule import Schedule, check_t, like
+from .schedule import NoiseSchedule, same_shape, whole
 from .forward import prior_kl
-from .posterior import q_posterior
+from .posterior import earlier, posterior_weights
 
 # %% ../nbs/21_vlb.ipynb #4951eca2
-def normal_kl(mean1:torch.Tensor,       # mean of the first Gaussian, any shape
-              log_var1:torch.Tensor,    # its log-variance
-              mean2:torch.Tensor,       # mean of the second
-              log_var2:torch.Tensor,    # its log-variance
-             ) -> torch.Tensor:         # KL(first || second) for each coordinate, nats; shapes broadcast
-    "KL divergence of two Gaussians, coordinate by coordinate (E12)."
+def normal_kl(
+    mean1:torch.Tensor,      # mean of the first Gaussian
+    log_var1:torch.Tensor,   # its log-variance
+    mean2:torch.Tensor,      # mean of the second
+    log_var2:torch.Tensor,   # its log-variance; all shapes broadcast
+) -> torch.Tensor:           # nats
+    "KL(first || second) of two Gaussians, coordinate by coordinate (E12)."
     d = log_var1 - log_var2
     return (torch.expm1(d) - d + (mean1 - mean2)**2 * (-log_var2).exp()) / 2
 
 # %% ../nbs/21_vlb.ipynb #159d6558
-def prior_bpd(sched:Schedule,           # the noise schedule
-              x0:torch.Tensor,          # [B, ...] clean data
-             ) -> torch.Tensor:         # [B] bits/dim
-    "L_T = KL(q(x_T|x_0) || N(0, I)), a constant of schedule and data (E12)."
+def prior_bpd(
+    sched:NoiseSchedule,
+    x0:torch.Tensor,    # clean data [B, ...]
+) -> torch.Tensor:      # [B] bits/dim
+    "L_T = KL(q(x_T|x_0) || p(x_T)), a constant of schedule and data (E12)."
     return (prior_kl(sched, x0) / (x0[0].numel() * math.log(2))).to(x0.dtype)
 
 # %% ../nbs/21_vlb.ipynb #1ba11860
-def check_grid(x:torch.Tensor,          # [...] images
-               bins:int=256,            # number of values a pixel can have, at least 2
-              ):                        # nothing; ValueError if a value is not one of `bins` equally spaced ones in [-1, 1]
-    "Are these images, on the grid that the discretised decoder assumes? Reads all values: on a GPU, call it once, not in a loop."
-    if isinstance(bins, bool) or int(bins) != bins or bins < 2:
-        raise ValueError(f"bins must be a whole number of at least 2, got {bins!r}")
-    if not x.numel(): return
-    if not x.isfinite().all(): raise ValueError("images must be finite numbers, but there are NaN or infinite values")
-    lo, hi = x.min().item(), x.max().item()
-    if lo < -1 - 1e-3 or hi > 1 + 1e-3:
-        raise ValueError(f"images lie in [-1, 1], but values reach from {lo:.4g} to {hi:.4g}")
-    k = (x + 1)/2 * (bins - 1)
+def check_grid(
+    x:torch.Tensor,   # images of any shape
+    bins:int=256,     # number of values that a pixel can have; None: not images
+):
+    "ValueError unless all values are finite, and images on the grid of `bins` values in [-1, 1]."
+    if not x.isfinite().all(): raise ValueError("the data have NaN or infinite values")
+    if bins is None or not x.numel(): return
+    k = (x + 1)/2 * (whole('bins', bins, 2) - 1)
+    if x.abs().max() > 1 + 1e-3:
+        raise ValueError("images lie in [-1, 1], but values reach "
+                         f"from {x.min():.4g} to {x.max():.4g}")
     if ((k - k.round()).abs() > .1).any():
-        raise ValueError(f"values are not on the grid of bins={bins} levels in [-1, 1]: give the right number of levels, or bins=None for data that are not images")
+        raise ValueError(f"values are not on the grid of bins={bins} levels in [-1, 1]: give the "
+                         "right number of levels, or bins=None for data that are not images")
 
 # %% ../nbs/21_vlb.ipynb #899e712d
 def discretized_gaussian_log_likelihood(
-        x:torch.Tensor,                 # [B, ...] images on the grid of `bins` values in [-1, 1]; ValueError if not (checked on a CPU only)
-        mean:torch.Tensor,              # mean of the Gaussian, broadcasts against x
-        log_std:torch.Tensor,           # log of its standard deviation, broadcasts against x
-        bins:int=256,                   # number of values a pixel can have
-       ) -> torch.Tensor:               # [B, ...] log-probability of each pixel's value, nats
+    x:torch.Tensor,         # images [B, ...] on the grid of `bins` values in [-1, 1], see `check_grid`
+    mean:torch.Tensor,      # mean of the Gaussian, broadcasts against x
+    log_std:torch.Tensor,   # ln of its standard deviation, broadcasts against x
+    bins:int=256,           # number of values that a pixel can have
+) -> torch.Tensor:          # [B, ...] nats
     "Log-probability of the bin around x; the end bins are open (E12, Ho et al. 2020)."
-    if x.device.type == 'cpu': check_grid(x, bins)
     half, inv_std = 1/(bins - 1), (-log_std).exp()
     lo, hi = (x - mean - half) * inv_std, (x - mean + half) * inv_std
     left, right = torch.where(lo > 0, -hi, lo), torch.where(lo > 0, -lo, hi)
-    ratio = torch.special.log_ndtr(left) - torch.special.log_ndtr(right)
-    inside = torch.special.log_ndtr(right) + (-torch.expm1(ratio)).clamp(min=torch.finfo(x.dtype).tiny).log()
+    below, upto = torch.special.log_ndtr(left), torch.special.log_ndtr(right)
+    inside = upto + (-torch.expm1(below - upto)).clamp(min=torch.finfo(x.dtype).tiny).log()
     ends = torch.special.log_ndtr(torch.where(x < 0, hi, -lo))
     return torch.where(x.abs() > 1 - half, ends, inside)
 
-# %% ../nbs/21_vlb.ipynb #6dfc56cc
-def _bits_per_dim(nats): return nats.flatten(1).mean(1) / math.log(2)         # [B, ...] nats -> [B]
-
-def _kl_nats(sched, x0, x_t, t, s, p):  # p: the model's prediction, with .mean and .log_var
-    mean, var = q_posterior(sched, x0, x_t, t, s)
-    return normal_kl(mean, var.clamp(min=1e-20).log(), p.mean, p.log_var)        # finite, also where it is not used
-
-def _decoder_nats(x0, p, bins):
-    if bins is not None: return -discretized_gaussian_log_likelihood(x0, p.mean, p.log_var/2, bins)
-    return ((x0 - p.mean)**2 * (-p.log_var).exp() + p.log_var + math.log(2*math.pi)) / 2
-
 # %% ../nbs/21_vlb.ipynb #f6e06845
-def step_bpd(sched:Schedule,
-             x0:torch.Tensor,           # [B, ...] clean data
-             x_t:torch.Tensor,          # [B, ...] the same at time t
-             t,                         # int or LongTensor [B] in 1..T
-             p,                         # the prediction of x_s, with .mean and .log_var
-             bins:int=256, s=None,      # as in vb_term
-            ) -> torch.Tensor:          # [B] bits/dim
-    "What a predicted step t → s costs: its divergence from the posterior, or the decoder's -log p(x_0|x_t) where s = 0 (E11, E12)."
-    s = t - 1 if s is None else s
-    if isinstance(s, int):
-        return _bits_per_dim(_decoder_nats(x0, p, bins) if s == 0 else _kl_nats(sched, x0, x_t, t, s, p))
-    return torch.where(s == 0, _bits_per_dim(_decoder_nats(x0, p, bins)),
-                       _bits_per_dim(_kl_nats(sched, x0, x_t, t, s, p)))
+def step_bpd(
+    sched:NoiseSchedule,
+    x0:torch.Tensor,    # clean data [B, ...]
+    x_t:torch.Tensor,   # noisy data at t, the same shape
+    t, s,               # the step, numbers or tensors [B]
+    mean, log_var,      # of the predicted x_s; the second may be a number
+    bins:int=256,       # number of values that a pixel can have; None: L_0 is a density
+) -> torch.Tensor:      # [B] bits/dim
+    "KL(q(x_s|x_t,x_0) || p(x_s|x_t)), or -log p(x_0|x_t) where s = 0 (E11, E12)."
+    def bits(nats): return nats.flatten(1).mean(1) / math.log(2)
+    log_var = torch.as_tensor(log_var, dtype=x_t.dtype, device=x_t.device)
+    def divergence():
+        w_0, w_t, var, _ = posterior_weights(*sched(t, x_t), *sched(s, x_t))
+        true = torch.as_tensor(var, dtype=x_t.dtype, device=x_t.device).clamp(min=1e-20).log()
+        return bits(normal_kl(w_0*x0 + w_t*x_t, true, mean, log_var))
+    def decoder():
+        if bins: return bits(-discretized_gaussian_log_likelihood(x0, mean, log_var/2, bins))
+        squares = (x0 - mean)**2 * (-log_var).exp()
+        return bits((squares + log_var + math.log(2*math.pi)) / 2)
+    if not isinstance(s, torch.Tensor): return decoder() if s == 0 else divergence()
+    return torch.where((s == 0).to(x0.device), decoder(), divergence())
 
 # %% ../nbs/21_vlb.ipynb #040897a8
-def vb_term(model,                      # has .sched and .p_mean_variance(x_t, t, **cond) with .mean and .log_var
-            x0:torch.Tensor,            # [B, ...] clean data; images must be on the grid of `bins` values (checked on a CPU only)
-            x_t:torch.Tensor,           # [B, ...] the same at time t
-            t,                          # int or LongTensor [B] in 1..T
-            bins:int=256,               # number of values a pixel can have; None: not images, L_0 is a density
-            s=None,                     # earlier time(s) in 0..t-1 for the step of a strided chain; None is t-1
-            **cond,                     # passed on to the model
-           ) -> torch.Tensor:           # [B] bits/dim
-    "Term of the bound for the step t → t-1: KL(q(x_{t-1}|x_t,x_0) || p(x_{t-1}|x_t)) for t ≥ 2, -log p(x_0|x_1) for t = 1 (E11, E12)."
-    sched, t = model.sched, check_t(t, model.sched.T, low=1)
-    if x_t.shape != x0.shape: raise ValueError(f"x_t must have x0's shape {list(x0.shape)}, got {list(x_t.shape)}")
-    if x0.device.type == 'cpu':
-        if bins is not None: check_grid(x0, bins)
-        elif not x0.isfinite().all(): raise ValueError("x0 has NaN or infinite values")
-    if s is not None: cond['s'] = s
-    return step_bpd(sched, x0, x_t, t, model.p_mean_variance(x_t, t, **cond), bins, s)
+def vb_term(
+    model,              # a Denoiser
+    x0:torch.Tensor,    # clean data [B, ...]; images on the grid of `bins` values
+    x_t:torch.Tensor,   # noisy data at t, the same shape
+    t,                  # a number, or a tensor [B], above 0
+    bins:int=256,       # number of values that a pixel can have; None: not images, L_0 is a density
+    s=None,             # earlier time(s), for the step of a strided chain; None: t - 1
+    **cond,             # to the model
+) -> torch.Tensor:      # [B] bits/dim
+    "L_{t-1} = KL(q(x_{t-1}|x_t,x_0) || p(x_{t-1}|x_t)); at t = 1 L_0 = -log p(x_0|x_1) (E11, E12)."
+    same_shape('x_t', x_t, x0)
+    check_grid(x0, bins)
+    s = earlier(model.sched, t, s)
+    mean, _, log_var, _ = model.moments(x_t, t, s, **cond)
+    return step_bpd(model.sched, x0, x_t, t, s, mean, log_var, bins)
