@@ -9,7 +9,7 @@ lines that are wrong.
 import ast, json, re, subprocess, sys
 from pathlib import Path
 
-PATHS = 'diffnb', '.ci', 'site', 'setup.py', 'nbs'
+PATHS = 'diffnb', '.ci', 'site', 'benchmarks', 'setup.py', 'nbs'
 COMPREHENSION = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
 WRONG = {'f(x := 1)': 'walrus', 'f"{(x := 1)}"': 'walrus', '[y for x in xs if (y := x)]': 'walrus',
          '[x for xs in xss for x in xs]': 'two `for`', 'a and f()': 'as a statement',

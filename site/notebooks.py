@@ -2,6 +2,7 @@
 Nothing is executed."""
 import ast, base64, html, json, re, struct
 from pathlib import Path
+from urllib.parse import unquote
 
 # by decade; a decade that is not here is "Part N"
 PARTS = {0: 'Before the start', 1: 'Forward: adding noise', 2: 'Reverse: taking it away',
@@ -127,7 +128,8 @@ class Page:
             label, page, rest = m[1], m[2], m[3] or ''
             if page in self.ledger.get(label, ()):
                 return f'<a href="{page}.html#{label}">{label}</a>'
-            return f'[{label}]({page}.md{rest})'
+            place = re.sub(r'[^#\w-]', '', unquote(rest).lower())     # a notebook says #The-place?
+            return f'[{label}]({page}.md{place})'
         def number(m):
             pages = self.ledger.get(m[0])
             if not pages: return m[0]
@@ -162,6 +164,7 @@ class Page:
                     f'style="--natural: {width}px"></div>')
         if 'text/latex' in data:
             return '$$\n' + ''.join(data['text/latex']).strip().strip('$') + '\n$$'
+        if 'text/markdown' in data: return self.prose(''.join(data['text/markdown']))
         if 'text/html' in data:
             raise ValueError(f'{self.name}: an output in HTML; teach the site to show it')
         return self.text(data.get('text/plain', ''))
