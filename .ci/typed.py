@@ -8,23 +8,29 @@ import torch
 from torch import nn
 from diffnb import (
     ClassifierFreeGuidance, ClassifierGuidance, DDIM, DDPM, Denoiser, DPMSolver, GaussianMixture,
-    Heun, MLP, Schedule, TensorData, UNet, UniPC, adm_flags, bits_per_dim, cosine_schedule,
-    ddim_encode, draw, estimate_bits_per_dim, frechet_distance, from_diffusers,
-    from_guided_diffusion, geometric_schedule, hybrid_loss, linear_schedule, load, load_data,
-    q_posterior, q_sample, sample, sampler, save, simple_loss, slerp, timesteps, to_diffusers,
-    train, trajectory)
+    Heun, MLP, NoiseSchedule, Schedule, TensorData, UNet, UniPC, adm_flags, bits_per_dim,
+    cosine_schedule, ddim_encode, draw, edm_schedule, estimate_bits_per_dim, flow_schedule,
+    frechet_distance, from_diffusers, from_guided_diffusion, geometric_schedule, hybrid_loss,
+    linear_schedule, load, load_data, min_snr_loss, q_posterior, q_sample, sample, sampler, save,
+    simple_loss, slerp, timesteps, to_diffusers, train, trajectory, vp_schedule, zero_snr)
 
-def schedules() -> Schedule:
+def schedules() -> list[NoiseSchedule]:
     own = Schedule([.1, .2, .3])
     tables: list[torch.Tensor] = [own.beta, own.alpha, own.alpha_bar, own.beta_tilde]
-    print(len(tables), own.T, own.signal(3), own.noise(torch.tensor([1, 2])))
-    print(cosine_schedule(100), geometric_schedule(T=100, sigma_min=.01))
+    print(len(tables), own.T, own.end, own.signal(3), own.noise(torch.tensor([1, 2])))
+    a, b = own(torch.tensor([1, 2]), torch.zeros(2, 3))
+    chain: Schedule = zero_snr(Schedule.from_levels(own.a[1:], own.b[1:]))
     linear_schedule(T='1000')               # type: ignore[arg-type]
     linear_schedule(steps=1000)             # type: ignore[call-arg]
-    print(own.gamma)                        # type: ignore[attr-defined]
-    return linear_schedule(T=1000, beta_1=1e-4, beta_T=.02)
+    edm_schedule(sigma_max='80')            # type: ignore[arg-type]
+    zero_snr(flow_schedule())               # type: ignore[arg-type]
+    flow_schedule().continuous()            # type: ignore[attr-defined]
+    print(own.gamma, a, b)                  # type: ignore[attr-defined]
+    return [chain, cosine_schedule(100), geometric_schedule(T=100, sigma_min=.01), flow_schedule(),
+            edm_schedule(sigma_max=80.), vp_schedule(beta_min=.1, beta_max=20.), own.continuous(),
+            linear_schedule(T=1000, beta_1=1e-4, beta_T=.02)]
 
-def networks(sched: Schedule) -> Denoiser:
+def networks(sched: NoiseSchedule) -> Denoiser:
     class Mine(nn.Module):
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor: return x
     for net in (UNet(channels=32, mults=(1, 2, 2), num_classes=10), MLP(width=64), Mine()):
@@ -35,6 +41,7 @@ def networks(sched: Schedule) -> Denoiser:
     Denoiser(Mine(), [.1, .2])              # type: ignore[arg-type]
     Denoiser(Mine(), sched, predicts=None)  # type: ignore[arg-type]
     Denoiser(Mine())                        # type: ignore[call-arg]
+    Denoiser(Mine(), flow_schedule(), predicts='flow')
     return Denoiser(Mine(), sched, predicts='v', variance='small', clip=(-1, 1))
 
 def losses(model: Denoiser, x0: torch.Tensor) -> torch.Tensor:
@@ -42,6 +49,9 @@ def losses(model: Denoiser, x0: torch.Tensor) -> torch.Tensor:
     x_t = q_sample(model.sched, x0, 10, eps)
     mean, var = q_posterior(model.sched, x0, x_t, 10)
     print(mean.shape, var.shape, simple_loss(model, x0, torch.tensor([1, 2]), eps).mean())
+    p = model.p_mean_variance(x_t, 10, s=5)
+    numbers: list[torch.Tensor] = [p.mean, p.var, p.log_var, p.x0, p.eps, min_snr_loss(model, x0)]
+    print(numbers, p.variance)              # type: ignore[attr-defined]
     simple_loss(model)                      # type: ignore[call-arg]
     simple_loss(model, x0, eps=.5)          # type: ignore[arg-type]
     hybrid_loss(model, x0, lam='small')     # type: ignore[arg-type]
@@ -49,13 +59,14 @@ def losses(model: Denoiser, x0: torch.Tensor) -> torch.Tensor:
     return hybrid_loss(model, x0, lam=.001, y=torch.tensor([3, 4]))
 
 def samples(model: Denoiser) -> torch.Tensor:
-    taus: list[int] = timesteps(1000, 50, spacing='trailing')
+    taus: list[float] = timesteps(1000, 50, spacing='trailing')
     x_T = torch.randn(16, 1, 8, 8)
     generator = torch.Generator().manual_seed(0)
     for step in (DDPM('large'), DDPM(), DDIM(eta=.5), Heun(), DPMSolver(), UniPC()):
         x: torch.Tensor = sample(model, x_T, step, taus, generator=generator, progress=True)
         for t, x_t in trajectory(model, x, step, taus, y=torch.arange(16)): print(t, x_t)
     step, taus = sampler('dpmpp2m', model.sched, calls=10)
+    sample(model, x_T, Heun(), timesteps(flow_schedule(), 10)[:-1])
     x = slerp(ddim_encode(model, x, taus), x_T, .5)
     timesteps(1000, '50')                   # type: ignore[arg-type]
     sample(model, x_T, step)                # type: ignore[call-arg]
@@ -86,6 +97,9 @@ def training(model: Denoiser, folder: Path) -> Denoiser:
 
 def measured(model: Denoiser, x0: torch.Tensor) -> float:
     mixture = GaussianMixture([[0., 0.]], [[[1., 0.], [0., 1.]]], [1.])
+    print(mixture.score(flow_schedule(), x0, .5), mixture.log_prob(x0), model.sched.prior_std)
+    Denoiser(mixture.net(model.sched), model.sched)
+    mixture.score(x0, x0, .5)               # type: ignore[arg-type]
     mixture.sample('9')                     # type: ignore[arg-type]
     bits: torch.Tensor = bits_per_dim(model, x0).total
     found = estimate_bits_per_dim(model, x0, calls=1000)

@@ -6,22 +6,25 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False   # True for a type checker, as in typing, whose import would cost more
 
 if TYPE_CHECKING:
-    from .schedule import Schedule as Schedule, linear_schedule as linear_schedule
-    from .schedule import cosine_schedule as cosine_schedule, ladder_schedule as ladder_schedule
-    from .schedule import geometric_schedule as geometric_schedule, named_schedule as named_schedule
+    from .schedule import NoiseSchedule as NoiseSchedule, Schedule as Schedule
+    from .schedule import linear_schedule as linear_schedule, cosine_schedule as cosine_schedule
+    from .schedule import ladder_schedule as ladder_schedule, zero_snr as zero_snr
+    from .schedule import geometric_schedule as geometric_schedule, flow_schedule as flow_schedule
+    from .schedule import edm_schedule as edm_schedule, vp_schedule as vp_schedule
+    from .schedule import named_schedule as named_schedule
     from .forward import q_sample as q_sample
     from .oracle import GaussianMixture as GaussianMixture
     from .distance import frechet_distance as frechet_distance
     from .posterior import q_posterior as q_posterior
     from .denoiser import Denoiser as Denoiser
-    from .loss import simple_loss as simple_loss
-    from .variance import hybrid_loss as hybrid_loss, vlb_loss as vlb_loss
+    from .loss import simple_loss as simple_loss, hybrid_loss as hybrid_loss, vlb_loss as vlb_loss
+    from .loss import score_loss as score_loss, min_snr_loss as min_snr_loss
     from .sample import DDPM as DDPM, timesteps as timesteps
-    from .sample import trajectory as trajectory, sample as sample
+    from .sample import trajectory as trajectory, sample as sample, draw as draw
     from .unet import UNet as UNet, EncoderUNet as EncoderUNet, MLP as MLP
     from .data import TensorData as TensorData, load_data as load_data
     from .checkpoint import save as save, load as load
-    from .train import train as train, draw as draw
+    from .train import train as train
     from .ddim import DDIM as DDIM, slerp as slerp, ddim_encode as ddim_encode
     from .solvers import Heun as Heun, DPMSolver as DPMSolver, UniPC as UniPC, sampler as sampler
     from .guidance import ClassifierGuidance as ClassifierGuidance
@@ -36,20 +39,20 @@ else:
     def _from(module, names): return dict.fromkeys(names.split(), module)
 
     _home = {               # name -> module; the same names as above
-        **_from('schedule', 'Schedule linear_schedule cosine_schedule ladder_schedule'),
-        **_from('schedule', 'geometric_schedule named_schedule'),
+        **_from('schedule', 'NoiseSchedule Schedule linear_schedule cosine_schedule'),
+        **_from('schedule', 'ladder_schedule geometric_schedule flow_schedule edm_schedule'),
+        **_from('schedule', 'vp_schedule zero_snr named_schedule'),
         **_from('forward', 'q_sample'),
         **_from('oracle', 'GaussianMixture'),
         **_from('distance', 'frechet_distance'),
         **_from('posterior', 'q_posterior'),
         **_from('denoiser', 'Denoiser'),
-        **_from('loss', 'simple_loss'),
-        **_from('variance', 'hybrid_loss vlb_loss'),
-        **_from('sample', 'DDPM timesteps trajectory sample'),
+        **_from('loss', 'simple_loss hybrid_loss vlb_loss score_loss min_snr_loss'),
+        **_from('sample', 'DDPM timesteps trajectory sample draw'),
         **_from('unet', 'UNet EncoderUNet MLP'),
         **_from('data', 'TensorData load_data'),
         **_from('checkpoint', 'save load'),
-        **_from('train', 'train draw'),
+        **_from('train', 'train'),
         **_from('ddim', 'DDIM slerp ddim_encode'),
         **_from('solvers', 'Heun DPMSolver UniPC sampler'),
         **_from('guidance', 'ClassifierGuidance ClassifierFreeGuidance'),
