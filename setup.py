@@ -15,7 +15,7 @@ setup(
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     packages=find_packages(include=['diffnb', 'diffnb.*']),
-    package_data={'diffnb': ['weights/*.safetensors']},
+    package_data={'diffnb': ['py.typed', 'weights/*.safetensors']},
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split() + cfg['site_requirements'].split(),
                     'ode': cfg['ode_requirements'].split(),

@@ -26,7 +26,8 @@ def landing(index, names, shorts, has_try):
         entries = [f'{shorts[n]} <{n}>' for n in names if int(n.split('_')[0])//10 == decade]
         text += '\n\n```{toctree}\n:hidden:\n:caption: %s\n\n%s\n```' % (
             caption, '\n'.join(entries))
-    return text + '\n\n```{toctree}\n:hidden:\n:caption: Reference\n\napi/index\n```\n'
+    pages = 'api/index\nCONTRIBUTING\nCHANGELOG'
+    return text + f'\n\n```{{toctree}}\n:hidden:\n:caption: Reference\n\n{pages}\n```\n'
 
 def stage(here):
     "Write what Sphinx reads into the folder `here`."
@@ -46,6 +47,7 @@ def stage(here):
         # the weights, for a browser
         subprocess.run([sys.executable, demo/'export.py', here/'extra/denoise'], check=True)
     shutil.copytree(root/'nbs/thumbnails', here/'thumbnails')
+    for name in ('CONTRIBUTING.md', 'CHANGELOG.md'): shutil.copy(root/name, here)
 
     pages = {p.stem: notebooks.read(p) for p in notebooks.chapters(root/'nbs')}
     index = notebooks.read(root/'nbs/index.ipynb')

@@ -144,7 +144,8 @@ class Page:
             if (m := re.fullmatch(r'`(\w+)`', part)) and m[1] in self.links:
                 return f'<a href="{self.links[m[1]]}"><code class="literal">{m[1]}</code></a>'
             return re.sub(r'^\[([^\]]*)\]\((\w+)\.ipynb(#[^)]*)?\)$', link, part)
-        parts = ASIDE.split(text)
+        # the pages that stand beside README.md stand beside the chapters here
+        parts = ASIDE.split(re.sub(r'\]\(\.\./(\w+\.md)\)', r'](\1)', text))
         return ''.join(aside(p) if i % 2 else outside(p) for i, p in enumerate(parts))
 
     def output(self, o, source):
