@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['toys', 'suffixes', 'known', 'to_signed', 'to_uint8', 'ExampleSet', 'TensorData', 'check_image_size', 'resize_crop',
-           'digits', 'toy', 'read_idx', 'fetch', 'idx_data', 'Unreadable', 'read_header', 'read_image', 'same_size',
-           'FileData', 'folder_data', 'load_data', 'data_root', 'published', 'epoch_order', 'BatchOrder', 'identity',
-           'read_batches', 'batches']
+           'digits', 'swiss_roll', 'moons', 'rings', 'toy', 'read_idx', 'fetch', 'idx_data', 'Unreadable',
+           'read_header', 'read_image', 'same_size', 'FileData', 'folder_data', 'load_data', 'data_root', 'published',
+           'epoch_order', 'BatchOrder', 'identity', 'read_batches', 'batches']
 
 # %% ../nbs/31_data.ipynb #3dd6e326
 import gzip, math, os, warnings, zlib
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch.utils.data import DataLoader, Dataset
-from .oracle import moons, rings, swiss_roll
 
 # %% ../nbs/31_data.ipynb #e51d0ba5
 def to_signed(pixels:torch.Tensor, # integers in 0..levels-1, any shape
@@ -119,6 +118,34 @@ def digits(image_size:int=None) -> TensorData: # [1797, 1, 8, 8] unless resized
     pixels = torch.from_numpy(found.images.astype(np.uint8))[:, None]
     return TensorData('digits', pixels, 17, found.target, [str(c) for c in found.target_names],
                       image_size)
+
+# %% ../nbs/31_data.ipynb #b9ecc952
+def swiss_roll(
+    n:int,                            # number of points
+    noise:float=.03,                  # their spread around the curve
+    generator:torch.Generator=None,   # None: the global, seeded one
+) -> torch.Tensor:                    # [n, 2] float64
+    "A spiral in the plane, radius up to about 1.8 (E36)."
+    u = torch.rand(n, dtype=torch.float64, generator=generator)
+    angle = 1.5*math.pi * (1 + 2*u)
+    curve = torch.stack([angle.cos(), angle.sin()], 1) * angle[:, None] / 8
+    return curve + noise * torch.randn(n, 2, dtype=torch.float64, generator=generator)
+
+def moons(n:int, noise:float=.05, generator:torch.Generator=None) -> torch.Tensor:
+    "Two interleaved half-circles, [n, 2] float64; as `swiss_roll`."
+    u = math.pi * torch.rand(n, dtype=torch.float64, generator=generator)
+    lower = torch.rand(n, generator=generator) < .5
+    x = torch.where(lower, 1 - u.cos(), u.cos()) - .5
+    y = torch.where(lower, .5 - u.sin(), u.sin()) - .25
+    spread = noise * torch.randn(n, 2, dtype=torch.float64, generator=generator)
+    return torch.stack([x, y], 1) * 1.2 + spread
+
+def rings(n:int, noise:float=.03, generator:torch.Generator=None) -> torch.Tensor:
+    "Three circles of radius 0.5, 1 and 1.5, as many points on each, [n, 2] float64."
+    angle = 2*math.pi * torch.rand(n, dtype=torch.float64, generator=generator)
+    radius = (torch.randint(1, 4, (n,), generator=generator) / 2)[:, None]
+    circle = radius * torch.stack([angle.cos(), angle.sin()], 1)
+    return circle + noise * torch.randn(n, 2, dtype=torch.float64, generator=generator)
 
 # %% ../nbs/31_data.ipynb #65ede783
 toys = {'swiss_roll': swiss_roll, 'moons': moons, 'rings': rings}

@@ -93,7 +93,7 @@ def min_snr_loss(
 ) -> torch.Tensor:       # [B]
     "min(a²/b², γ) |x_0 - x̂_0|², whatever the network predicts (B7, Hang et al. 2023)."
     at, wanted, output, unit, _ = ask(model, x0, t, eps, generator, **cond)
-    weight = torch.as_tensor(at.a/at.b).clamp(max=gamma**.5) * unit[2]
+    weight = torch.as_tensor(at.a/at.b, dtype=x0.dtype).clamp(max=gamma**.5) * unit[2]
     return mse(weight*wanted, weight*output)
 
 # %% ../nbs/23_loss.ipynb #cfd4bbf1
