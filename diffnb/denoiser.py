@@ -36,6 +36,7 @@ def mu(a, b, a_s, b_s):
     w_0, w_t, _, _ = posterior_weights(a, b, a_s, b_s)
     return 1, -w_t/w_0, 1/w_0
 
+# %% ../nbs/22_denoiser.ipynb #f914d4b7
 # c_in, c_skip, c_out for each meaning of the output F: x_0 = c_skip x_t + c_out F(c_in x_t)
 units = dict(
     eps=lambda a, b: (1, 1/a, -b/a),                                # the noise z
@@ -47,7 +48,9 @@ units = dict(
     mu=mu)
 
 # %% ../nbs/22_denoiser.ipynb #df8048c7
-def log(v): return v.log() if isinstance(v, torch.Tensor) else math.log(v)
+def log(v):
+    "ln v of a number or a tensor."
+    return v.log() if isinstance(v, torch.Tensor) else math.log(v)
 
 def log_variances(
     sched:NoiseSchedule,
@@ -99,9 +102,10 @@ class Denoiser(nn.Module):
         "c_in, c_skip, c_out at t; ValueError if they divide by a number a that is 0 (B2)."
         if self.predicts == 'mu': return mu(a, b, *self.sched(self.sched.before(t), x))
         try: return units[self.predicts](a, b)
-        except ZeroDivisionError: raise ValueError(
-            f"nothing of x_0 is left at t = {t} (a = 0), and the unit {self.predicts!r} divides by "
-            "a: ask at an earlier time, or predict v, x0, flow or edm") from None
+        except ZeroDivisionError:
+            raise ValueError(f"nothing of x_0 is left at t = {t} (a = 0), and the unit "
+                             f"{self.predicts!r} divides by a: ask at an earlier time, or "
+                             "predict v, x0, flow or edm") from None
 
     def output(self, x_t, t, c_in, **cond) -> tuple:
         "What the network says, F [B, ...]; and o [B, ...] of a learned variance, else None (E22)."

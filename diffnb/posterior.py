@@ -28,6 +28,7 @@ def earlier(sched:NoiseSchedule, t, s=None):
     raise ValueError(f"a step goes from t down to s < t, both in 0..{sched.end}, "
                      f"got t = {t}, s = {s}")
 
+# %% ../nbs/20_posterior.ipynb #1debf7f5
 def q_posterior(
     sched:NoiseSchedule,
     x0:torch.Tensor,     # clean data [B, ...]
