@@ -7,7 +7,7 @@ __all__ = ['load_once', 'row', 'side_by_side', 'png', 'play', 'subjects', 'noisi
            'guided']
 
 # %% ../nbs/73_play.ipynb #571d4ac8
-import io
+import io, math
 from functools import lru_cache
 import torch
 from .checkpoint import load, load_network
@@ -100,7 +100,8 @@ def noising(schedule:str='cosine',   # 'linear' or 'cosine'
     a, b = sched.ab(t)
     digit, roll = (q_sample(sched, x0, t, z) for x0, z in subjects())
     title = f'{schedule}, t = {t}'
-    image, plane, curves = row(fig, [title, f'SNR = {(a/b)**2:.3g}', 'signal and noise'])
+    snr = (a/b)**2 if b > 0 else math.inf
+    image, plane, curves = row(fig, [title, f'SNR = {snr:.3g}', 'signal and noise'])
     show_images(digit, ax=image, title=title)
     cloud(plane, roll, lim=3)
     plane.set_axis_off()

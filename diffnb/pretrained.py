@@ -15,7 +15,7 @@ import json, math, pickle, shlex, zipfile
 from inspect import signature
 from pathlib import Path
 import torch
-from .schedule import Schedule, cosine_schedule, linear_schedule
+from .schedule import Schedule, cosine_schedule, linear_schedule, zero_snr
 from .denoiser import Denoiser
 from .unet import EncoderUNet, UNet
 from .data import check_image_size
@@ -398,7 +398,8 @@ def scheduler_choices(c:dict,          # scheduler_config.json
                      ) -> tuple:       # schedule, predicts, variance, clip: of a Denoiser
     "The diffusion of a diffusers folder. ValueError for what this project has no counterpart for."
     c = scheduler_defaults | c
-    c.setdefault('variance_type', 'learned_range' if learned else 'fixed_small')
+    if c.get('variance_type') is None:
+        c['variance_type'] = 'learned_range' if learned else 'fixed_small'
     for key, (what, fits) in scheduler_kinds.items():
         if not fits(c[key]):
             raise ValueError(f"scheduler_config.json: {key} must be {what}, got {c[key]!r}")
@@ -418,13 +419,17 @@ def scheduler_choices(c:dict,          # scheduler_config.json
     if (name := c.get('_class_name')) and str(name).removesuffix('Scheduler') not in kinds:
         raise ValueError(
             f"scheduler_config.json: {name} has no schedule of betas; known are {', '.join(kinds)}")
-    for key in ('rescale_betas_zero_snr', 'thresholding'):
-        if c.get(key): raise ValueError(f"scheduler_config.json: {key} is not supported")
+    if c.get('thresholding'):
+        raise ValueError("scheduler_config.json: thresholding is not supported")
+    if c.get('rescale_betas_zero_snr') and c['prediction_type'] == 'epsilon':
+        raise ValueError("scheduler_config.json: with rescale_betas_zero_snr nothing is left of the "
+                         "image at the end, so prediction_type must be sample or v_prediction")
     if (c['variance_type'] == 'learned_range') != learned:
         raise ValueError(f"scheduler_config.json: variance_type is {c['variance_type']!r}, but the "
                          f"network has {'twice' if learned else 'just'} as many outputs as inputs")
-    sched = (made[c['beta_schedule']]()
-             if c['trained_betas'] is None else Schedule(c['trained_betas']))
+    if c['trained_betas'] is None: sched = made[c['beta_schedule']]()
+    else: sched = Schedule(c['trained_betas'])
+    if c.get('rescale_betas_zero_snr'): sched = zero_snr(sched)
     bound = float(c['clip_sample_range'])
     return (sched, predictions[c['prediction_type']], variances[c['variance_type']],
             (-bound, bound) if c['clip_sample'] else None)
@@ -490,8 +495,7 @@ def _must_fit(model):
     def need(ok, why):
         if not ok: raise ValueError(f"this model has no counterpart in diffusers: {why}")
     need(type(model.net) is UNet, f"its network is a {type(model.net).__name__}, not a UNet")
-    need(isinstance(model.sched, Schedule),
-         f"its noise schedule is a {type(model.sched).__name__}, not a Schedule of betas")
+    need('beta' in model.sched.given, "its noise schedule is not given by betas")
     need(model.predicts in predictions.values(),
          f"it predicts {model.predicts}, not {', '.join(predictions.values())}")
     need(model.clip is None or model.clip[0] == -model.clip[1],
