@@ -46,9 +46,11 @@ class NoiseSchedule:
 
     def check(self, t, low:float=0):
         "t itself; ValueError unless every time lies in low..end. Reads the values of a tensor."
-        ends = [t]
-        if isinstance(t, torch.Tensor): ends = [v.item() for v in t.aminmax()] if t.numel() else []
-        if all(low <= v <= self.end for v in ends): return t
+        first = last = t
+        if isinstance(t, torch.Tensor):
+            if not t.numel(): return t
+            first, last = t.min().item(), t.max().item()
+        if low <= first and last <= self.end: return t
         raise ValueError(f"t must lie in {low}..{self.end}, got {t!r}")
 
     def before(self, t):
