@@ -21,11 +21,15 @@ from .score import AnnealedLangevin, divergence, random_signs, score_of
 # %% ../nbs/42_sde.ipynb #cb6fdcf5
 def rates(
     sched:NoiseSchedule,   # of real times
-    t,                     # a number, or a tensor [B]
+    t,                     # a number, or a tensor [B], above 0
 ) -> tuple:                # f, g²: numbers, or float64 tensors like t
     "f = a'/a, g² = 2 b b' - 2 f b²: the SDE dx = f x dt + g dw with this signal and noise (E37)."
-    time = torch.as_tensor(t, dtype=torch.float64)
-    (a, b), (da, db) = torch.func.jvp(sched.curve, (time,), (torch.ones_like(time),))
+    time = torch.as_tensor(t, dtype=torch.float64).detach().requires_grad_()
+    with torch.enable_grad():
+        a, b = sched.curve(time)
+        da, = torch.autograd.grad(a.sum(), time, retain_graph=True)
+        db, = torch.autograd.grad(b.sum(), time)
+    a, b = a.detach(), b.detach()
     f = da/a
     g2 = 2*b*db - 2*f*b**2
     return (f, g2) if isinstance(t, torch.Tensor) else (f.item(), g2.item())
@@ -130,15 +134,15 @@ def sde_path(
     generator:torch.Generator=None,   # None: the global, seeded one
 ):
     "Euler–Maruyama along the way back: yields (t, x_t). ValueError if it ends in NaN (E37)."
-    times, lam = check_times(sched, times), finite('lam', lam, 0)
-    if lam and times[0] < times[-1]:
+    times = check_times(sched, times)
+    if finite('lam', lam, 0) and times[0] < times[-1]:
         raise ValueError("the noisy equation is solved from late times to early ones")
     yield times[0], x
     for t, s in pairwise(times):
         x = x + (s - t) * reverse_drift(sched, score, x, t, lam)
         if lam: x = x + lam * (rates(sched, t)[1] * (t - s))**.5 * randn_like(x, generator)
         yield s, x
-    if not x.isfinite().all():
+    if not (x.is_meta or x.isfinite().all()):
         raise ValueError("the path ended in NaN or infinite values: take more steps")
 
 # %% ../nbs/42_sde.ipynb #d9d51bfd
