@@ -64,7 +64,9 @@ def ask(model, x0, t, eps, generator, **cond) -> tuple:
     output, o = model.output(at.x_t, at.t, unit[0], **cond)
     return at, target(unit, at.a, at.b, x0, at.eps), output, unit, o
 
-def mse(x, y): return (x - y).square().flatten(1).mean(1)       # [B, ...] twice -> [B]
+def mse(x, y) -> torch.Tensor:
+    "Mean squared difference of x and y [B, ...], example by example: [B]."
+    return (x - y).square().flatten(1).mean(1)
 
 def simple_loss(
     model,                            # a Denoiser
@@ -114,7 +116,7 @@ def lognormal_times(
     p = torch.cat([below, below.new_ones(1)]).diff(prepend=below.new_zeros(1))
     return 1 + torch.multinomial(p, n, replacement=True, generator=generator)
 
-# %% ../nbs/23_loss.ipynb #815ec618
+# %% ../nbs/23_loss.ipynb #5263c8e5
 def bound_term(model, x0, at:Noisy, unit, output, o, bins) -> torch.Tensor:
     "The bound's term for the step from t to t - 1, given what the network says (E11)."
     _, c_skip, c_out = unit
@@ -140,7 +142,7 @@ def hybrid_loss(
     bound = bound_term(model, x0, at, unit, output.detach(), o, bins)
     return mse(wanted, output) + lam * model.sched.T * bound
 
-# %% ../nbs/23_loss.ipynb #381f03d8
+# %% ../nbs/23_loss.ipynb #4bfe0e9f
 def vlb_loss(
     model,                            # a Denoiser with any variance; its clipping is left out
     x0:torch.Tensor,                  # clean data [B, ...]; images on the grid of `bins` values
@@ -199,6 +201,6 @@ class ImportanceSampler:
         self.losses[row, column] = losses.detach().to(self.losses)[order]
         self.seen += many
 
-# %% ../nbs/23_loss.ipynb #c019d8e1
+# %% ../nbs/23_loss.ipynb #34b7c749
 losses = dict(simple=simple_loss, hybrid=hybrid_loss, vlb=vlb_loss, score=score_loss,
               min_snr=min_snr_loss)
