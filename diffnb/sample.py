@@ -72,7 +72,7 @@ def check_taus(
     if len(taus) > 1 and all(end >= t > s >= 0 for t, s in pairwise(taus)): return taus
     raise ValueError(f"times must decrease, from at most {end}, two or more; got {taus!r:.80}")
 
-# %% ../nbs/24_sample.ipynb #0994c4bb
+# %% ../nbs/24_sample.ipynb #b2df9d97
 def walk_down(model, x, step, taus, generator=None, **cond):   # as in trajectory
     "The loop itself; gradients as they are where it is called."
     taus = check_taus(taus, model.sched)
