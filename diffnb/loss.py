@@ -116,7 +116,7 @@ def lognormal_times(
     p = torch.cat([below, below.new_ones(1)]).diff(prepend=below.new_zeros(1))
     return 1 + torch.multinomial(p, n, replacement=True, generator=generator)
 
-# %% ../nbs/23_loss.ipynb #5263c8e5
+# %% ../nbs/23_loss.ipynb #54cedc6a
 def bound_term(model, x0, at:Noisy, unit, output, o, bins) -> torch.Tensor:
     "The bound's term for the step from t to t - 1, given what the network says (E11)."
     _, c_skip, c_out = unit
@@ -142,7 +142,7 @@ def hybrid_loss(
     bound = bound_term(model, x0, at, unit, output.detach(), o, bins)
     return mse(wanted, output) + lam * model.sched.T * bound
 
-# %% ../nbs/23_loss.ipynb #4bfe0e9f
+# %% ../nbs/23_loss.ipynb #f5d909ab
 def vlb_loss(
     model,                            # a Denoiser with any variance; its clipping is left out
     x0:torch.Tensor,                  # clean data [B, ...]; images on the grid of `bins` values
@@ -153,7 +153,7 @@ def vlb_loss(
 ) -> torch.Tensor:                    # [B] bits/dim
     "T L_t: L_VLB - L_T from one t for each example, unbiased for uniform t (E24)."
     at, _, output, unit, o = ask(model, x0, t, eps, generator, **cond)
-    return model.sched.T * bound_term(model, x0, at, unit, output, o, bins)
+    return bound_term(model, x0, at, unit, output, o, bins) * model.sched.T
 
 # %% ../nbs/23_loss.ipynb #b349eb21
 class ImportanceSampler:
@@ -201,6 +201,6 @@ class ImportanceSampler:
         self.losses[row, column] = losses.detach().to(self.losses)[order]
         self.seen += many
 
-# %% ../nbs/23_loss.ipynb #34b7c749
+# %% ../nbs/23_loss.ipynb #52d52767
 losses = dict(simple=simple_loss, hybrid=hybrid_loss, vlb=vlb_loss, score=score_loss,
               min_snr=min_snr_loss)
