@@ -87,7 +87,8 @@ class GaussianMixture:
 
     def net(self, sched:NoiseSchedule):
         "The perfect predictor of the noise, (x_t, t) -> eps, to put into a Denoiser."
-        return lambda x_t, t: self.eps(sched, x_t, t)
+        def eps(x_t, t): return self.eps(sched, x_t, sched.unclock(t) if sched.clock else t)
+        return eps
 
     def x0_posterior(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> tuple:
         "Mean [B, D] and covariance [B, D, D] of q(x_0 | x_t), float64."

@@ -20,7 +20,7 @@ class NoiseSchedule:
     end = 1.            # the last time
     first = 1e-5        # the earliest time at which a network is asked
     prior_std = 1.      # a chain starts from N(0, prior_std² I) at `end`
-    clock = None        # t [B] -> what the network is told instead of t
+    clock = None        # t [B] -> what the network is told instead of t; `unclock` undoes it
     floor = None        # least variance whose logarithm is taken; None: that of the step
 
     def __call__(
@@ -273,10 +273,12 @@ class EDMSchedule(NoiseSchedule):
         self.given = dict(edm=torch.tensor([self.end], dtype=torch.float64))
     def curve(self, t): return t**0, t
     def clock(self, t): return t.log()/4
+    def unclock(self, told): return (4*told).exp()
     def time(self, sigma): return sigma
     def draw(self, n:int, generator=None, device='cpu'):
         "ln σ is normal with mean -1.2 and standard deviation 1.2."
-        return (1.2*torch.randn(n, generator=generator, device=device) - 1.2).exp()
+        log_sigma = 1.2*torch.randn(n, generator=generator, device=device) - 1.2
+        return log_sigma.exp().clamp(max=self.end)
     def spread(self, u):
         "Karras's grid: evenly in σ^(1/7), from .002 to the end."
         sigma = (.002**(1/7) + u*(self.end**(1/7) - .002**(1/7)))**7
