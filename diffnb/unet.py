@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['timestep_embedding', 'GroupNorm', 'zero', 'ResBlock', 'AttentionBlock', 'Downsample', 'Upsample', 'Stage', 'Parts',
-           'UNet', 'AttentionPool', 'EncoderUNet', 'MLP']
+           'UNet', 'parameter_count', 'flop_count', 'AttentionPool', 'EncoderUNet', 'MLP', 'labelled', 'check_labels']
 
 # %% ../nbs/30_unet.ipynb #9634d569
 import math
@@ -378,6 +378,31 @@ def forward(self:UNet,
         h = stage(h, emb, size=saved[-1].shape[2:] if saved else None)
     return self.out(h).contiguous()
 
+# %% ../nbs/30_unet.ipynb #f492b2ae
+def parameter_count(
+    net,           # any network
+) -> int:
+    "How many numbers the network learns."
+    return sum(p.numel() for p in net.parameters())
+
+def flop_count(
+    net,           # a UNet or an EncoderUNet; on the meta device, too
+    size,          # side of the images, or (height, width)
+) -> int:          # multiplications and additions for one image
+    "Work of a call in convolutions, linear layers and attention, without norms and activations."
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+    c, device = net.config, next(net.parameters()).device
+    size = (size, size) if isinstance(size, int) else size
+    x = torch.zeros(1, c['in_channels'], *size, device=device)
+    one = torch.ones(1, dtype=torch.long, device=device)
+    cond = dict(y=0*one) if c.get('label_required') else {}
+    if c.get('picture_channels'): cond['picture'] = x.new_zeros(1, c['picture_channels'], *size)
+    # fused attention is not counted everywhere
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        net(x, one, **cond)
+    return counter.get_total_flops()
+
 # %% ../nbs/30_unet.ipynb #88c16718
 class AttentionPool(nn.Module):
     """One vector for a picture: the mean of its pixels attends to
@@ -475,3 +500,20 @@ class MLP(nn.Module):
         for first, inject, second in zip(self.first, self.emb, self.second):
             h = h + second(F.silu(first(F.silu(h)) + inject(emb)))
         return self.out(F.silu(h))
+
+# %% ../nbs/30_unet.ipynb #6e3451be
+def labelled(
+    net,           # a network
+) -> bool:
+    "Does it take a label y?"
+    return getattr(net, 'config', {}).get('num_classes') is not None
+
+def check_labels(
+    net,           # a network
+    data,          # an ExampleSet
+):
+    "ValueError if the network takes labels and the data have none, or of another number of classes."
+    K, k = getattr(net, 'config', {}).get('num_classes'), len(data.classes)
+    if labelled(net) and (data.labels is None or k != K):
+        raise ValueError(f"the network takes labels of {K} classes, "
+                         f"but {data.name} has {k or 'none'}")
