@@ -8,36 +8,47 @@ __all__ = ['Cost', 'training_cost']
 # %% ../nbs/53_scaling.ipynb #e398c195
 from typing import NamedTuple
 import torch
-from .adm import flop_count, parameter_count
+from .unet import flop_count, parameter_count
 
 # %% ../nbs/53_scaling.ipynb #22e38d9f
 class Cost(NamedTuple):
     "What one network costs in training."
-    parameters: int      # numbers that are learned
-    state: int           # bytes, whatever the batch: weights, gradients, two moments, average, in float32
-    activations: int     # bytes kept for the backward pass, for each example
-    work: int            # multiplications and additions for each example: forward, and twice as much backward
+    parameters: int     # numbers that are learned
+    state: int          # bytes, whatever the batch: weights, gradients, two moments, average
+    activations: int    # bytes kept for the backward pass, for each example
+    work: int           # multiplications and additions for each example, forward and backward
 
-    def memory(self, batch_size:int) -> int:           # examples a step on one device -> bytes
+    def memory(
+        self,
+        batch_size:int,     # examples a step on one device
+    ) -> int:               # bytes
         "Memory of a training step."
         return self.state + batch_size*self.activations
 
-    def days(self, examples:float, speed:float) -> float: # steps times batch size; operations per second that are reached, of all devices
+    def days(
+        self,
+        examples:float,     # steps times batch size
+        speed:float,        # operations per second that are reached, of all devices
+    ) -> float:
         "Time of a training."
         return self.work * examples / speed / 86400
 
 # %% ../nbs/53_scaling.ipynb #b1ab3a80
-def training_cost(net,           # a UNet, in training mode
-                  size:int,      # side of the images
-                 ) -> Cost:
+def training_cost(
+    net,           # a UNet, in training mode
+    size:int,      # side of the images
+) -> Cost:
     "Parameters, memory and work of training a network, counted in one step with two examples."
     kept, mine = {}, {p.untyped_storage().data_ptr() for p in net.parameters()}
     def keep(tensor):
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in mine: kept[storage.data_ptr()] = storage.nbytes(), storage      # holds it, so that no address is used twice
+        place = storage.data_ptr()
+        # the storage is held, so that no address is used twice
+        if place not in mine: kept[place] = storage.nbytes(), storage
         return tensor
     x, c = torch.zeros(2, net.config['in_channels'], size, size), net.config
     y = {} if c['num_classes'] is None else dict(y=torch.zeros(2, dtype=torch.long))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): net(x, torch.ones(2, dtype=torch.long), **y)
-    n = parameter_count(net)
-    return Cost(n, 20*n, sum(bytes for bytes, _ in kept.values())//2, 3*flop_count(net, size))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        net(x, torch.ones(2, dtype=torch.long), **y)
+    n, each = parameter_count(net), sum(bytes for bytes, _ in kept.values())//2
+    return Cost(n, 20*n, each, 3*flop_count(net, size))

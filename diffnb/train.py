@@ -396,7 +396,10 @@ class Trainer:
 
     def seed(self, *place):
         "From here on, random numbers are a function of seed, step and place (part, process) alone."
-        torch.manual_seed(hash((self.settings.seed, self.step, *place)) % 2**63)
+        number = hash((self.settings.seed, self.step, *place)) % 2**63
+        # on a CPU without the detour over all devices, which takes as long as some layers
+        if self.device.device.type == 'cpu': torch.default_generator.manual_seed(number)
+        else: torch.manual_seed(number)
 
     def remember(self, t, losses):
         "Tell the sampler of times what was found by all processes, in the order of the batch."
