@@ -168,6 +168,8 @@ def train_cli(
     steps:int=2200,              # optimizer steps
     batch_size:int=128,          # examples a step, over all processes
     accumulate:int=1,            # parts that a step is cut into, one after the other, to save memory
+    loss:str=None,               # simple, hybrid, vlb, score or min_snr (default: simple, or hybrid for a learned variance)
+    times:str=None,              # uniform, lognormal or importance (default: lognormal for edm, importance for vlb, or else uniform)
     lr:float=3e-3,               # highest learning rate
     warmup:int=100,              # steps until it is reached; then it falls to 0 along a cosine
     ema:float=.999,              # decay of the weight average, 0 up to 1
@@ -192,7 +194,7 @@ def train_cli(
     sample_every:int=500,        # steps between sample pictures
     save_every:int=500,          # steps between checkpoints
     keep_every:int=None,         # steps between checkpoints that stay, as step_0000500.safetensors (default: none stays)
-    tensorboard:bool=False,      # the log as TensorBoard curves, too
+    tracker:str=None,            # also log to tensorboard, wandb, or another that accelerate knows (default: none)
     n_eval:int=None,             # samples for the Fréchet distance at the end, 0 for none (default: as many as examples, at most 10000)
 ):
     "Train a diffusion model; without options, on 1797 handwritten digits, in about two minutes on two cores."
@@ -212,7 +214,7 @@ def train_cli(
     model = new_model(network, examples, schedule, T, predicts, variance)
     first = rank_and_world()[0] == 0
     if first: print(f"{examples.name}: {len(examples)} examples of {'×'.join(map(str, examples.shape))}; {type(network).__name__} with {parameter_count(network):,} parameters; {steps} steps of {batch_size}; writing to {out}", flush=True)
-    run = train(model, examples, out, resume, command=command, cpu=cpu, sample_every=sample_every, save_every=save_every, keep_every=keep_every, checkpointing=checkpointing, compile=compile, tensorboard=tensorboard, steps=steps, batch_size=batch_size,
+    run = train(model, examples, out, resume, command=command, cpu=cpu, sample_every=sample_every, save_every=save_every, keep_every=keep_every, checkpointing=checkpointing, compile=compile, tracker=tracker, loss=loss, times=times, steps=steps, batch_size=batch_size,
                 accumulate=accumulate, lr=lr, warmup=warmup, ema=ema, weight_decay=weight_decay, clip_norm=clip_norm, label_dropout=label_dropout, seed=seed, mixed_precision=mixed_precision)
     leave()
     if first: report(run, examples, command, n_eval)
