@@ -269,8 +269,9 @@ def memory_order(
     shape:tuple,            # of one example
 ) -> torch.memory_format:
     "How weights lie in memory: the numbers of one pixel side by side where that is faster."
-    large = len(shape) == 3 and (device.type == 'cuda' or shape[1]*shape[2] >= 1024)
-    return torch.channels_last if large else torch.preserve_format
+    small = len(shape) != 3 or device.type == 'cpu' and shape[1]*shape[2] < 1024
+    last = device.type in ('cpu', 'cuda') and not small
+    return torch.channels_last if last else torch.preserve_format
 
 # %% ../nbs/33_train.ipynb #428b68a0
 def keep_less(net): # a network with stages, changed in place
@@ -306,7 +307,7 @@ class Trainer:
             raise ValueError(f"batch_size must be a multiple of {parts}, processes times "
                              f"accumulate, got {settings.batch_size}")
         self.loss, times = chosen_loss(settings, model, data), chosen_times(settings, model)
-        self.lognormal = times == 'lognormal'
+        self.labelled, self.lognormal = labelled(model.net), times == 'lognormal'
         self.sampler = ImportanceSampler(model.sched.T) if times == 'importance' else None
         place = self.device.device
         net = model.net.to(place, memory_format=memory_order(place, data.shape))
@@ -351,48 +352,38 @@ class Trainer:
         self.optimizer.param_groups[0]['lr'] = lr_at(self.step, s.steps, s.lr, s.warmup)
         # accelerate keeps this number for the whole process, not for each trainer
         self.device.gradient_accumulation_steps = s.accumulate
-        t, importance, eps, y = self.draws(x, y)
-        drawn, found = (x, t, importance, eps, y), []
+        drawn, found = (x, *self.draws(x, y)), []
         for k, part in enumerate(zip(*(a.chunk(s.accumulate) for a in drawn))):
             self.seed(k, self.rank)
+            x, t, importance, eps, y = part
             with self.device.accumulate(self.model.net):
-                found.append(self.losses(*part))
-                self.device.backward((part[2]*found[-1]).mean())
+                losses = self.loss(self.model, x, t, eps, **({'y': y} if self.labelled else {}))
+                self.device.backward((importance*losses).mean())
+            found.append(losses.detach())
         if self.device.scaler is not None: self.device.unscale_gradients(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.weights, s.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update()
-        found = torch.cat(found).detach()
-        if self.sampler is not None: self.remember(t, found)
-        loss = (importance*found).mean()
+        _, t, importance, _, _ = drawn
+        losses = torch.cat(found)
+        if self.sampler is not None: self.remember(t, losses)
+        loss = (importance*losses).mean()
         self.window.append(torch.stack([loss, norm.to(loss)]))
         self.step += 1
 
     def draws(self, x, y) -> tuple:
-        "Times, their weights, noise, and labels with some withheld, for this process's examples."
+        "Times, their weights (E24), noise, and labels with some withheld, for this process's part."
         self.seed()
-        n, own = len(x)*self.processes, slice(self.rank, None, self.processes)
-        share = self.settings.label_dropout
-        if share: y = torch.where(torch.rand(n, device=y.device)[own] < share, -1, y)
-        t, importance = self.times(n)
-        eps = torch.randn(n, *x.shape[1:], dtype=x.dtype, device=x.device)
-        return t[own], importance[own], eps[own], y
-
-    def times(self, n:int) -> tuple:
-        "Times for n examples, and what their losses are to be multiplied by (E24)."
-        place = self.device.device
-        if self.sampler is not None:
-            t, importance = self.sampler.draw(n)
-            return t.to(place), importance.float().to(place)
-        sched = self.model.sched
-        t = (lognormal_times(sched, n).to(place) if self.lognormal
-             else torch.randint(1, sched.T + 1, (n,), device=place))
-        return t, torch.ones(n, device=place)
-
-    def losses(self, x, t, importance, eps, y) -> torch.Tensor:
-        "The loss of each example [B], as the settings choose it."
-        return self.loss(self.model, x, t, eps, **({'y': y} if labelled(self.net) else {}))
+        sched, place, n = self.model.sched, x.device, len(x)*self.processes
+        own, withheld = slice(self.rank, None, self.processes), self.settings.label_dropout
+        if withheld: y = torch.where(torch.rand(n, device=place)[own] < withheld, -1, y)
+        importance = torch.ones(n, device=place)
+        if self.sampler is not None: t, importance = self.sampler.draw(n)
+        elif self.lognormal: t = lognormal_times(sched, n)
+        else: t = torch.randint(1, sched.T + 1, (n,), device=place)
+        eps = torch.randn(n, *x.shape[1:], dtype=x.dtype, device=place)
+        return t.to(place)[own], importance.to(x.dtype).to(place)[own], eps[own], y
 
     def seed(self, *place):
         "From here on, random numbers are a function of seed, step and place (part, process) alone."
@@ -508,7 +499,7 @@ class Trainer:
         shape, ncol, how = self.data.shape, None, dict(batch_size=2000)
         if hasattr(self.model.sched, 'T'): how['steps'] = min(50, self.model.sched.T)
         if len(shape) == 3:
-            if labelled(self.net): how['y'], ncol = class_rows(64, len(self.data.classes))
+            if self.labelled: how['y'], ncol = class_rows(64, len(self.data.classes))
             grid = picture(draw(self.averaged, 64, shape, **how), ncol=ncol)
             write_atomic(self.out/'samples.png', grid)
         elif shape == (2,):
