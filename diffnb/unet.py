@@ -512,7 +512,7 @@ def check_labels(
     net,           # a network
     data,          # an ExampleSet
 ):
-    "ValueError if the network takes labels and the data have none, or of another number of classes."
+    "ValueError if the network takes labels, and the data have none or other classes."
     K, k = getattr(net, 'config', {}).get('num_classes'), len(data.classes)
     if labelled(net) and (data.labels is None or k != K):
         raise ValueError(f"the network takes labels of {K} classes, "
