@@ -157,8 +157,7 @@ def class_rows(
     n:int,          # samples
     classes:int,    # number of classes
 ) -> tuple:         # labels LongTensor [n], images in a row (None: about a square)
-    """Labels for a grid with a row for each class;
-    where there are more, one for each of the first n."""
+    "Labels for a grid with a row for each class; of more classes, one for each of the first n."
     ncol = math.ceil(n/classes)
     return torch.arange(n)//ncol, ncol if ncol > 1 else None
 

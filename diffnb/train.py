@@ -187,7 +187,8 @@ def check_fit(
     check_labels(model.net, data)
     x = data.tensor(1).to(next(model.parameters()).device)
     cond = dict(y=torch.zeros(1, dtype=torch.long, device=x.device)) if labelled(model.net) else {}
-    with torch.no_grad(), torch.random.fork_rng(): loss(model, x, model.sched.end, **cond)   # where some units fail
+    with torch.no_grad(), torch.random.fork_rng():
+        loss(model, x, model.sched.end, **cond)      # where some units fail
 
 # %% ../nbs/33_train.ipynb #ec1f6d31
 def differences(there:dict, here:dict, # two nested dictionaries
@@ -350,7 +351,7 @@ class Trainer:
         elif self.lognormal: t = lognormal_times(sched, n)
         else: t = sched.draw(n)
         eps = torch.randn(n, *x.shape[1:], dtype=x.dtype, device=place)
-        # the times stay on the CPU, where a loss can look at them without waiting for the device
+        # the times stay on the CPU, where a loss looks at them without waiting for the device
         return t[own], importance.to(x.dtype).to(place)[own], eps[own], y
 
     def seed(self, *place):
@@ -362,8 +363,8 @@ class Trainer:
 
     def remember(self, t, losses):
         "Tell the sampler of times what was found by all processes, in the order of the batch."
-        t, losses = (self.device.gather(a).reshape(self.processes, -1).T.flatten().cpu()
-                     for a in (t, losses))
+        t, losses = (self.device.gather(a.to(losses.device)).reshape(self.processes, -1)
+                     .T.flatten().cpu() for a in (t, losses))
         self.sampler.update(t, losses)
 
     def tables(self) -> dict:
