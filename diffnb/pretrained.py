@@ -20,7 +20,8 @@ from .denoiser import Denoiser
 from .unet import EncoderUNet, UNet
 from .data import check_image_size
 from .checkpoint import open_tensors, write_atomic
-from .adm import adm_classifier_config, adm_config, levels_of
+from .adm import (
+    AdmFlags, ClassifierFlags, adm_classifier_config, adm_config, levels_of)
 
 # %% ../nbs/52_pretrained.ipynb #b0074843
 def unpickled(path:Path): # of a .pt file -> what it holds
@@ -220,7 +221,7 @@ def from_guided_diffusion(source,        # a .pt or .safetensors file, or {name:
                          ) -> Denoiser:  # in evaluation mode, no gradients
     """A network of guided-diffusion (ADM), upsamplers included. FileNotFoundError;
     ValueError naming what does not fit (E32)."""
-    ours = list(signature(adm_config).parameters)
+    ours = list(signature(AdmFlags).parameters)
     diffusion = [k for k in signature(_diffusion).parameters if k not in ('net', 'learn_sigma')]
     known_flags(flags, [*ours, *diffusion, 'rescale_timesteps', 'num_heads_upsample',
                         'timestep_respacing'])
@@ -264,7 +265,7 @@ def classifier_from_guided_diffusion(source,           # as in from_guided_diffu
                                     ) -> EncoderUNet:  # net(x_t, t) -> logits; our t, from 1
     """A noisy classifier of guided-diffusion. FileNotFoundError;
     ValueError naming what does not fit (E31)."""
-    ours = list(signature(adm_classifier_config).parameters)
+    ours = list(signature(ClassifierFlags).parameters)
     known_flags(flags, [*ours, 'classifier_use_fp16', 'rescale_timesteps', 'diffusion_steps'])
     state, what = read_weights(source), 'the weights' if isinstance(source, dict) else str(source)
     size = flags.get('image_size', 64)
