@@ -107,6 +107,10 @@ class Denoiser(nn.Module):
                              f"{self.predicts!r} divides by a: ask at an earlier time, or "
                              "predict v, x0, flow or edm") from None
 
+    def check(self, x, **cond):
+        "ValueError for conditions that the network refuses; once a chain, as a GPU has to wait."
+        if hasattr(self.net, 'check'): self.net.check(x, cond)
+
     def output(self, x_t, t, c_in, **cond) -> tuple:
         "What the network says, F [B, ...]; and o [B, ...] of a learned variance, else None (E22)."
         if isinstance(t, torch.Tensor): t = t.to(x_t.device)

@@ -108,6 +108,8 @@ class ClassifierGuidance(Denoiser):
         takes = labelled(self.net) or isinstance(self.model, ClassifierGuidance)
         return dict(y=y) if takes and y is not None else {}
 
+    def check(self, x, y=None, **cond): self.model.check(x, **self.told(y), **cond)
+
     def shifted(self, x_t, t, x0, g):
         "x_0 + b²/a g, clipped: the noise becomes z - b g (Algorithm 2)."
         a, b = self.sched(t, x_t)

@@ -76,6 +76,7 @@ def check_taus(
 def walk_down(model, x, step, taus, generator=None, **cond):   # as in trajectory
     "The loop itself; gradients as they are where it is called."
     taus = check_taus(taus, model.sched)
+    if hasattr(model, 'check'): model.check(x, **cond)
     # what a multistep solver remembers belongs to its chain
     if getattr(step, 'multistep', False): cond = cond | dict(memory={})
     yield taus[0], x

@@ -381,6 +381,7 @@ def check_condition(
 # %% ../nbs/30_unet.ipynb #a16110df
 class UNet(nn.Module):
     "The U-Net of DDPM, improved DDPM and ADM; its keywords are the fields of `UNetConfig` (E32)."
+    check = check_condition
     @fields_of(UNetConfig)
     def __init__(self, **config):
         super().__init__()
@@ -528,6 +529,7 @@ class EncoderUNet(nn.Module):
 # %% ../nbs/30_unet.ipynb #bfad958f
 class MLP(nn.Module):
     "A network for vectors with the interface of the U-Net: net(x_t [B,dim], t [B]) -> [B,out_dim]."
+    check = check_condition
     def __init__(
         self,
         dim:int=2,               # length of the vectors
