@@ -72,7 +72,7 @@ class DPMSolver:
 
     def correct(self, x, change, past): return x            # as it is; `UniPC` improves it
 
-# %% ../nbs/35_solvers.ipynb #725f9b5b
+# %% ../nbs/35_solvers.ipynb #247dcf0d
 def corrector_weights(
     a_s:float,      # signal at the end of the last step
     h:float,        # its length in λ
@@ -97,7 +97,7 @@ class UniPC(DPMSolver):
         x = x + w_new*change
         return x if past['change'] is None else x + w_old*past['change']
 
-# %% ../nbs/35_solvers.ipynb #89045148
+# %% ../nbs/35_solvers.ipynb #69594244
 def log_levels(sched:Schedule) -> torch.Tensor:
     "ln σ = ln b/a at t = 1..T of a chain; where a = 0, as if σ were 1000."
     a, b = sched.a[1:], sched.b[1:]
