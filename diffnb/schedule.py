@@ -336,6 +336,7 @@ class Interpolated(NoiseSchedule):
         if isinstance(t, torch.Tensor) or not 0 < t < 1: return super().check(t, low)
         raise ValueError(f"t must be 0 or lie in 1..{self.end}, got {t}")
 
+    def spread(self, u): return 1 + (self.end - 1)*u if u > 0 else 0.
     def start_std(self, t): return 1. if 'beta' in self.chain.given else self.noise(t)
 
 # %% ../nbs/10_schedule.ipynb #cd94a3f5

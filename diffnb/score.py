@@ -35,7 +35,7 @@ def divergence(
     else:
         same_shape('v', v, x)
         probes = v[None]
-    div = 0.
+    div = x.new_zeros(len(x))
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         y = f(x)
