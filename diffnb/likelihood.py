@@ -77,7 +77,7 @@ def bits_per_dim(
     progress:bool=False,              # show a bar?
     **cond,                           # to the network, tensors [B] too
 ) -> BitsPerDim:
-    "L_0 + ... + L_T ≥ -log₂ p(x_0), each term from one draw of x_t: B·S calls (E11, E33)."
+    "L_0 + ... + L_T ≥ -log₂ p(x_0), one draw of x_t a term: B·S calls (E9, E10, E11, E33)."
     t, s = jumps(model, taus)
     B, S = len(x0), len(t)
     found = prices(model, x0, torch.arange(B).repeat(S), t.repeat_interleave(B),
@@ -155,7 +155,7 @@ def estimate_bits_per_dim(
     progress:bool=False,              # show a bar?
     **cond,                           # to the network, tensors [N] too
 ) -> Estimate:
-    "The mean of bits_per_dim(...).total, unbiased, from random pairs of example and step (E24)."
+    "The mean of bits_per_dim(...).total, unbiased, by random pairs of example and step (E24, E33)."
     whole('calls', calls, 200)
     whole('the number of examples', len(x0), 1)
     (t, s), device = jumps(model, taus), 'cpu' if generator is None else generator.device

@@ -58,7 +58,7 @@ def noisy(
 
 # %% ../nbs/23_loss.ipynb #0adb205e
 def ask(model, x0, t, eps, generator, **cond) -> tuple:
-    "Data with noise, what the network should say about them, what it says; unit; and o (B2)."
+    "Data with noise, what the network should say about them, what it says; unit; o (E2, B2)."
     at = noisy(model.sched, x0, t, eps, generator)
     unit = model.unit(at.a, at.b, at.t, at.x_t)
     output, o = model.output(at.x_t, at.t, unit[0], **cond)
