@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['set_by_commands', 'train_command', 'sample_command', 'eval_command', 'moved', 'program', 'one_line', 'console',
            'Option', 'options_of', 'all_options', 'spell', 'parser', 'integers', 'built', 'command', 'plain',
-           'console_script', 'command_line', 'Data', 'Folder', 'Network', 'Model', 'new_network', 'new_model',
-           'check_model', 'report', 'train_cli', 'Trained', 'Sampler', 'Samples', 'check_file', 'load_for',
-           'load_pipeline', 'labels_for', 'check_unlabelled', 'guided', 'gathered', 'sample_cli', 'Reference',
-           'Evaluation', 'Bound', 'plot_file', 'bits_line', 'reference_for', 'eval_cli']
+           'console_script', 'command_line', 'Data', 'Folder', 'Model', 'new_network', 'new_model', 'check_model',
+           'report', 'train_cli', 'Trained', 'Sampler', 'Samples', 'check_file', 'load_for', 'load_pipeline',
+           'labels_for', 'check_unlabelled', 'guided', 'gathered', 'sample_cli', 'Reference', 'Evaluation', 'Bound',
+           'plot_file', 'bits_line', 'reference_for', 'eval_cli']
 
 # %% ../nbs/70_cli.ipynb #3afb153e
 import argparse, ast, json, os, shlex, sys, time, warnings
@@ -66,15 +66,17 @@ set_by_commands = ('progress', 'command')   # fields that are no options
 
 @cache
 def options_of(
-    where:str,   # module and class, such as 'train.Settings'
+    where:str,   # module and class, such as 'train.Settings', and names of fields unless all count
 ) -> list:       # an Option for each field
     "The options that a dataclass of this package describes."
-    module, name = where.split('.')
+    place, *chosen = where.split()
+    module, name = place.split('.')
     text = (Path(diffnb.__file__).parent/f'{module}.py').read_text(encoding='utf-8')
     lines, found = text.splitlines(), []
     body = next(node.body for node in ast.parse(text).body if getattr(node, 'name', None) == name)
     for before, field in pairwise(body):        # the docstring comes first
         if not isinstance(field, ast.AnnAssign) or field.target.id in set_by_commands: continue
+        if chosen and field.target.id not in chosen: continue
         default = MISSING if field.value is None else ast.literal_eval(field.value)
         written = lines[before.end_lineno:field.end_lineno]
         text = ' '.join(line.partition('#')[2].strip() for line in written).strip()
@@ -95,7 +97,7 @@ def parser(func) -> argparse.ArgumentParser:   # what is behind a command
     layout = partial(argparse.HelpFormatter, max_help_position=28)
     found = argparse.ArgumentParser(program(func), description=func.__doc__, formatter_class=layout)
     for where in func.parts:
-        group = found.add_argument_group(where.partition('.')[2].lower())
+        group = found.add_argument_group(where.split()[0].partition('.')[2].lower())
         for o in options_of(where):
             text, metavar = o.help.replace('%', '%%'), o.kind.upper().replace('TUPLE', 'INTS')
             if o.default is MISSING: group.add_argument(o.name, help=text)
@@ -118,11 +120,11 @@ def integers(
                          f"got {text!r}") from None
 
 def built(
-    where:str,    # module and class
+    where:str,    # as in options_of
     given:dict,   # options by name; those of this class are taken out
 ):                # ValueError as the class says
     "A dataclass with the options that are given."
-    module, name = where.split('.')
+    module, name = where.split()[0].split('.')
     own = {}
     for o in options_of(where):
         if o.name not in given: continue
@@ -200,18 +202,8 @@ class Folder:
     n_eval:int=None
 
 @dataclass(frozen=True)
-class Network:
-    "Size of the network: of a U-Net for images, of an MLP for points."
-    channels:int=None           # width of the network (default: 16 for images, 128 for points)
-    mults:tuple=(1, 2)          # width of each U-Net level, in channels
-    blocks:int=1                # residual blocks a U-Net level
-    # U-Net levels with attention, 0 the finest, such as 1,2 (default: the middle only)
-    attention:tuple=()
-    dropout:float=0.            # in the U-Net, 0 up to 1
-
-@dataclass(frozen=True)
 class Model:
-    "What the network is to say, and about which noise."
+    "What the network is to say, and about which noise; and its width."
     # noise schedule: linear, cosine, geometric (noise up to the largest distance between two
     # examples), flow, edm or vp
     schedule:str='cosine'
@@ -223,23 +215,25 @@ class Model:
     # sampled in few steps; learned gives the fewest bits/dim
     variance:str='large'
     conditional:bool=False      # tell the network the class of each image
+    channels:int=None           # width of the network (default: 16 for images, 128 for points)
 
 # %% ../nbs/70_cli.ipynb #60077100
 def new_network(
-    data,                      # data set
-    network:Network,           # its size
-    variance:str='large',      # learned: twice the outputs
-    conditional:bool=False,    # is it told the class?
+    data,          # data set
+    config,        # NetConfig of a U-Net; its channels are those of the data and the model
+    model:Model,
 ):
     "An untrained network that fits the data: a U-Net for images, an MLP for points."
     from diffnb.unet import MLP, UNet
-    if conditional and not data.classes:
+    if model.conditional and not data.classes:
         raise ValueError(f"--conditional needs data with classes, and {data.name} has none")
     C, *size = data.shape
-    out, K = 2*C if variance == 'learned' else C, len(data.classes) if conditional else None
-    given = {k: v for k, v in asdict(network).items() if v is not None}
-    if size: return UNet(in_channels=C, out_channels=out, num_classes=K, **given)
-    return MLP(dim=C, out_dim=out, width=given.get('channels', 128), num_classes=K)
+    out = 2*C if model.variance == 'learned' else C
+    K = len(data.classes) if model.conditional else None
+    width = {} if model.channels is None else dict(channels=model.channels)
+    if not size: return MLP(dim=C, out_dim=out, width=width.get('channels', 128), num_classes=K)
+    own = dict(in_channels=C, out_channels=out, num_classes=K) | width
+    return UNet(**asdict(config) | own)
 
 def new_model(
     network,
@@ -320,14 +314,15 @@ def report(
 
 # %% ../nbs/70_cli.ipynb #2d6480ec
 @console
-@command('cli.Data', 'cli.Folder', 'train.Settings', 'cli.Model', 'cli.Network', 'train.Running')
-def train_cli(data, folder, settings, model, network, running):
+@command('cli.Data', 'cli.Folder', 'train.Settings', 'cli.Model',
+         'unet.NetConfig mults blocks attention dropout', 'train.Running')
+def train_cli(data, folder, settings, model, config, running):
     "Train a diffusion model; without options, on handwritten digits, in two minutes on two cores."
     import torch
     from diffnb.data import load_data
     from diffnb.train import check_out, leave, rank_and_world, train
     from diffnb.unet import parameter_count
-    line = command_line('train', data, folder, settings, model, network, running)
+    line = command_line('train', data, folder, settings, model, config, running)
     out = folder.out or f"runs/{Path(data.data).name}"
     check_out(out, folder.resume)
     if settings.label_dropout and not model.conditional:
@@ -337,7 +332,7 @@ def train_cli(data, folder, settings, model, network, running):
     examples = load_data(data.data, data.root, image_size=data.image_size,
                          unreadable=data.unreadable)
     torch.manual_seed(settings.seed)
-    net = new_network(examples, network, model.variance, model.conditional)
+    net = new_network(examples, config, model)
     denoiser = new_model(net, examples, model)
     check_model(denoiser, settings)
     first = rank_and_world()[0] == 0
