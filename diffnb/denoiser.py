@@ -7,10 +7,11 @@ __all__ = ['sigma_data', 'units', 'variances', 'target', 'edm', 'mu', 'log', 'lo
 
 # %% ../nbs/22_denoiser.ipynb #1cb2ff64
 import math
+from numbers import Integral
 from typing import NamedTuple
 import torch
 from torch import nn
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, as_chain
 from .posterior import earlier, posterior_weights
 
 # %% ../nbs/22_denoiser.ipynb #bfe57242
@@ -91,6 +92,7 @@ class Denoiser(nn.Module):
             raise ValueError(f"unknown prediction {predicts!r}: choose from {', '.join(units)}")
         if clip is not None and not clip[0] < clip[1]:
             raise ValueError(f"clip must be (lo, hi) with lo < hi, got {clip}")
+        if predicts == 'mu': as_chain(sched)        # the mean of the step to t - 1
         self.net, self.sched, self.predicts, self.clip = net, sched, predicts, clip
         self.variance = self._known(variance)
 
@@ -113,9 +115,10 @@ class Denoiser(nn.Module):
 
     def output(self, x_t, t, c_in, **cond) -> tuple:
         "What the network says, F [B, ...]; and o [B, ...] of a learned variance, else None (E22)."
-        if isinstance(t, torch.Tensor): t = t.to(x_t.device)
+        if isinstance(t, torch.Tensor): t = t.to(x_t.device).expand(len(x_t))
         else:
-            dtype = None if isinstance(t, int) else torch.promote_types(x_t.dtype, torch.float32)
+            real = torch.promote_types(x_t.dtype, torch.float32)
+            dtype = torch.long if isinstance(t, Integral) else real
             t = torch.full((len(x_t),), t, dtype=dtype, device=x_t.device)
         if self.sched.clock: t = self.sched.clock(t)
         # most units show x_t as it is, with c_in the int 1

@@ -52,6 +52,7 @@ def prior_kl(
     "KL(q(x_t|x_0) || N(0, ρ² I)), ρ the width from which a chain starts at t (E3)."
     t = sched.end if t is None else t
     x0 = x0.flatten(1).double()
+    if isinstance(t, torch.Tensor) and t.ndim: same_shape('t', t, x0[:, 0])
     rho = sched.start_std(t)
     a, r = sched.signal(t)/rho, torch.as_tensor(sched.noise(t)/rho, dtype=torch.float64)**2 - 1
     return (a**2 * (x0**2).sum(1) + x0.shape[1] * (r - torch.log1p(r))) / 2

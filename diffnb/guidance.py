@@ -75,6 +75,7 @@ class LabelledMixture(nn.Module):
         return torch.einsum('bk,bkd->bd', shift, pull).reshape(x_t.shape).to(x_t.dtype)
 
     def forward(self, x_t, t, y=None):   # as a network: labels, -1 for none -> noise [B, ...]
+        if self.sched.clock: t = self.sched.unclock(t)
         eps = self.mixture.eps(self.sched, x_t, t)
         return eps if y is None else eps - self.sched(t, x_t)[1] * self.gradient(x_t, t, y)
 
@@ -113,7 +114,10 @@ class ClassifierGuidance(Denoiser):
     def shifted(self, x_t, t, x0, g):
         "x_0 + b²/a g, clipped: the noise becomes z - b g (Algorithm 2)."
         a, b = self.sched(t, x_t)
-        x0 = x0 + b**2/a * g
+        try: x0 = x0 + b**2/a * g
+        except ZeroDivisionError:
+            raise ValueError(f"nothing of x_0 is left at t = {t} (a = 0), and a classifier's "
+                             "guidance divides by a: start at an earlier time") from None
         return x0.clamp(*self.clip) if self.clip else x0
 
     def forward(self, x_t, t, y=None, **cond) -> tuple:   # as in Denoiser; labels, -1 for none
@@ -173,7 +177,7 @@ class ClassifierFreeGuidance(Denoiser):
         "The guided output, and o of the conditional half."
         check_y(y, x_t, self.net.config['num_classes'])
         inside = (self.interval[0] <= t) & (t <= self.interval[1])
-        if self.scale == 1 or inside is False:
+        if self.scale == 1 or not (isinstance(inside, torch.Tensor) or inside):
             return self.model.output(x_t, t, c_in, y=y, **cond)
         def twice(v): return torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.ndim else v
         both, more = torch.cat([y, torch.full_like(y, -1)]), {k: twice(v) for k, v in cond.items()}

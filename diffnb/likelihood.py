@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 import torch
 from .plot import curve, label, png
-from .schedule import Schedule, same_shape, whole
+from .schedule import Schedule, as_chain, same_shape, whole
 from .forward import prior_kl, q_sample, randn_like
 from .posterior import posterior_weights
 from .vlb import check_grid, step_bpd
@@ -22,7 +22,7 @@ from .variance import log_interpolate, per_example
 # %% ../nbs/60_likelihood.ipynb #f2f47851
 def jumps(model, taus=None) -> tuple: # a Denoiser; decreasing times ending in 0, or None for all
     "The steps t → s of a chain: t [S] and s [S], the data's end first."
-    taus = range(model.sched.T, -1, -1) if taus is None else check_taus(taus, model.sched)
+    taus = range(as_chain(model.sched).T, -1, -1) if taus is None else check_taus(taus, model.sched)
     if taus[-1] != 0: raise ValueError(f"times must end in 0, where the data are, got {taus[-1]}")
     up = torch.tensor(taus).flip(0)
     return up[1:], up[:-1]

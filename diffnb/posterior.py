@@ -50,11 +50,13 @@ def x0_from_eps(
     eps:torch.Tensor,    # the noise in x_t, the same shape
 ) -> torch.Tensor:       # [B, ...]
     "x_0 = (x_t - b z)/a, if eps is the noise z in x_t (E8)."
+    same_shape('eps', eps, x_t)
     a, b = sched(t, x_t)
     return (x_t - b*eps)/a
 
 def mean_from_eps(sched:Schedule, x_t:torch.Tensor, t, eps:torch.Tensor) -> torch.Tensor:
     "(x_t - β_t/√(1-ᾱ_t) z)/√α_t, the mean of q(x_{t-1} | x_t, x_0) if eps is the noise (E8)."
+    same_shape('eps', eps, x_t)
     (a, b), (a_s, b_s) = sched(t, x_t), sched(sched.before(t), x_t)
     ratio = a/a_s                                       # √α_t
     return (x_t - (b - ratio**2 * b_s**2/b) * eps) / ratio

@@ -68,7 +68,7 @@ def check_taus(
     taus = [t.item() if hasattr(t, 'item') else t for t in taus]
     if any(isinstance(t, bool) or not isinstance(t, Real) for t in taus):
         raise ValueError(f"times must be numbers, got {taus!r:.80}")
-    if not real: taus = [whole('a time', int(t) if t == int(t) else t, 0, end) for t in taus]
+    if not real: taus = [whole('a time', int(t) if t % 1 == 0 else t, 0, end) for t in taus]
     if len(taus) > 1 and all(end >= t > s >= 0 for t, s in pairwise(taus)): return taus
     raise ValueError(f"times must decrease, from at most {end}, two or more; got {taus!r:.80}")
 
@@ -139,7 +139,7 @@ def draw_batches(
     for k, v in each.items():
         if len(v) != n:
             raise ValueError(f"{k} must have {n} entries, one for each sample, got {len(v)}")
-    taus = timesteps(model.sched, steps, spacing) if isinstance(steps, int) else steps
+    taus = timesteps(model.sched, steps, spacing) if isinstance(steps, Real) else steps
     taus = check_taus(taus, model.sched)
     device = next((p.device for p in model.parameters()), 'cpu')
     bar = progress and n > batch_size

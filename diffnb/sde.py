@@ -24,8 +24,8 @@ def rates(
     t,                     # a number, or a tensor [B], above 0
 ) -> tuple:                # f, g²: numbers, or float64 tensors like t
     "f = a'/a, g² = 2 b b' - 2 f b²: the SDE dx = f x dt + g dw with this signal and noise (E37)."
-    time = torch.as_tensor(t, dtype=torch.float64).detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        time = torch.as_tensor(t, dtype=torch.float64).detach().clone().requires_grad_()
         a, b = sched.curve(time)
         da, = torch.autograd.grad(a.sum(), time, retain_graph=True)
         db, = torch.autograd.grad(b.sum(), time)
@@ -209,9 +209,6 @@ def continuous(
     model,       # a Denoiser, unguided, that predicts something else than mu
 ) -> Denoiser:   # ValueError otherwise
     "The same network asked between whole times: its chain's `continuous()` schedule."
-    if model.predicts == 'mu':
-        raise ValueError("the mean of a step exists only between whole times: use a model that "
-                         "predicts something else")
     if hasattr(model, 'scale'):
         raise ValueError("a guided model says more than its network: take the scores of the models "
                          "inside, and mix those")

@@ -8,7 +8,7 @@ __all__ = ['log_interpolate', 'per_example', 'x0_mse', 'OptimalVariance']
 # %% ../nbs/25_variance.ipynb #4c8a7bd2
 import math
 import torch
-from .schedule import whole
+from .schedule import as_chain, whole
 from .forward import q_sample, randn_like
 from .posterior import posterior_weights
 from .denoiser import Denoiser
@@ -59,7 +59,8 @@ def x0_mse(
     whole('n', n, 1)
     whole('times', times, 2)
     whole('the number of examples', len(x0), 1)
-    grid = torch.logspace(0, math.log10(model.sched.T), times).round().long().unique()
+    T = as_chain(model.sched).T
+    grid = torch.logspace(0, math.log10(T), times).round().long().unique()
     device = x0.device if generator is None else generator.device
     each, found = per_example(cond, x0), []
     for t in grid.tolist():
@@ -67,7 +68,7 @@ def x0_mse(
         x, own = x0[i], cond | {k: v[i] for k, v in each.items()}
         x0_hat, _ = model(q_sample(model.sched, x, t, randn_like(x, generator)), t, **own)
         found.append((x0_hat - x).double().square().mean(0))
-    e = log_interpolate(grid, torch.stack(found), model.sched.T)
+    e = log_interpolate(grid, torch.stack(found), T)
     return torch.cat([torch.zeros_like(e[:1]), e])
 
 # %% ../nbs/25_variance.ipynb #64e41b85
@@ -79,8 +80,9 @@ class OptimalVariance(Denoiser):
         x0_mse:torch.Tensor,    # [T+1, ...] as from `x0_mse`, or [T+1] for one number at each t
     ):
         super().__init__(model.net, model.sched, model.predicts, model.variance, model.clip)
-        if len(x0_mse) != model.sched.T + 1:
-            raise ValueError(f"x0_mse needs {model.sched.T + 1} entries, for t = 0..T, "
+        T = as_chain(model.sched).T
+        if len(x0_mse) != T + 1:
+            raise ValueError(f"x0_mse needs {T + 1} entries, for t = 0..T, "
                              f"got {len(x0_mse)}")
         if not (x0_mse.isfinite() & (x0_mse >= 0)).all():
             raise ValueError("x0_mse must be finite and not negative")
