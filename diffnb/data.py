@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/31_data.ipynb #c0de3101
-from .schedule import whole
+from .checks import whole
 
 # %% ../nbs/31_data.ipynb #e51d0ba5
 def to_signed(

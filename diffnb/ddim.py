@@ -9,7 +9,7 @@ __all__ = ['DDIM', 'slerp', 'ddim_encode']
 import math
 from itertools import pairwise
 import torch
-from .schedule import finite, same_shape, whole
+from .checks import finite, same_shape, whole
 from .forward import randn_like
 from .sample import check_taus
 

@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import NamedTuple
 import torch
 from torch import nn
+from .checks import known
 from .schedule import NoiseSchedule, as_chain
 from .posterior import earlier, posterior_weights
 
@@ -88,17 +89,12 @@ class Denoiser(nn.Module):
         clip:tuple=None,          # (lo, hi) for the predicted x_0; None: as it is
     ):
         super().__init__()
-        if predicts not in units:
-            raise ValueError(f"unknown prediction {predicts!r}: choose from {', '.join(units)}")
+        known('prediction', predicts, units)
         if clip is not None and not clip[0] < clip[1]:
             raise ValueError(f"clip must be (lo, hi) with lo < hi, got {clip}")
         if predicts == 'mu': as_chain(sched)        # the mean of the step to t - 1
         self.net, self.sched, self.predicts, self.clip = net, sched, predicts, clip
-        self.variance = self._known(variance)
-
-    def _known(self, variance):
-        if variance in variances: return variance
-        raise ValueError(f"unknown variance {variance!r}: choose from {', '.join(variances)}")
+        self.variance = known('variance', variance, variances)
 
     def unit(self, a, b, t, x):
         "c_in, c_skip, c_out at t; ValueError if they divide by a number a that is 0 (B2)."
@@ -145,7 +141,7 @@ class Denoiser(nn.Module):
 
     def gaussian(self, x_t, t, s, x0, o, variance=None) -> tuple:
         "Mean, variance and its ln for the step to s, given what the network says (E7, E21, E22)."
-        variance = self._known(variance or self.variance)
+        variance = known('variance', variance or self.variance, variances)
         w_0, w_t, small, large = posterior_weights(*self.sched(t, x_t), *self.sched(s, x_t))
         log_small, log_large = log_variances(self.sched, small, large, s)
         mean = w_0*x0 + w_t*x_t

@@ -7,7 +7,8 @@ __all__ = ['q_step', 'randn_like', 'q_sample', 'prior_kl']
 
 # %% ../nbs/11_forward.ipynb #773a36ca
 import torch
-from .schedule import NoiseSchedule, Schedule, same_shape
+from .checks import same_shape
+from .schedule import NoiseSchedule, Schedule
 
 # %% ../nbs/11_forward.ipynb #60fde0f6
 def q_step(

@@ -11,7 +11,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .schedule import NoiseSchedule, finite, same_shape, whole
+from .checks import finite, same_shape, whole
+from .schedule import NoiseSchedule
 from .oracle import GaussianMixture
 from .denoiser import Denoiser
 from .loss import noisy

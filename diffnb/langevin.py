@@ -9,7 +9,7 @@ __all__ = ['check_sizes', 'check_walk', 'langevin_path', 'langevin', 'step_sizes
 from collections import deque
 from numbers import Real
 import torch
-from .schedule import finite, same_shape, whole
+from .checks import finite, same_shape, whole
 from .forward import randn_like
 
 # %% ../nbs/40_langevin.ipynb #489480d6

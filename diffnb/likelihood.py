@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import NamedTuple
 import torch
 from .plot import curve, label, png
-from .schedule import Schedule, as_chain, same_shape, whole
+from .checks import same_shape, whole
+from .schedule import Schedule, as_chain
 from .forward import prior_kl, q_sample, randn_like
 from .posterior import posterior_weights
 from .vlb import check_grid, step_bpd

@@ -9,7 +9,8 @@ __all__ = ['losses', 'eps_weight', 'Noisy', 'noisy', 'ask', 'mse', 'simple_loss'
 # %% ../nbs/23_loss.ipynb #51b5b793
 from typing import NamedTuple
 import torch
-from .schedule import NoiseSchedule, Schedule, finite, same_shape, whole
+from .checks import finite, known, same_shape, whole
+from .schedule import NoiseSchedule, Schedule
 from .forward import randn_like
 from .posterior import posterior_weights
 from .vlb import step_bpd
@@ -22,8 +23,7 @@ def eps_weight(
     variance:str='small',    # 'small': σ² = β̃_t, or 'large': σ² = β_t; at t = 1 both are β̃_2
 ) -> torch.Tensor:           # like t, float64; nats for each unit of squared error
     "β_t²/(2 σ_t² α_t (1-ᾱ_t)): what a squared error of the noise costs in the bound (E14)."
-    if variance not in ('small', 'large'):
-        raise ValueError(f"unknown variance {variance!r}: choose from small, large")
+    known('variance', variance, ('small', 'large'))
     (a, b), (a_s, b_s) = sched.ab(sched.check(t, 1)), sched.ab(t - 1)
     _, _, small, large = posterior_weights(a, b, a_s, b_s)
     log_var = log_variances(sched, small, large, t - 1)[variance == 'large']

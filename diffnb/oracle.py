@@ -8,7 +8,8 @@ __all__ = ['GaussianMixture', 'smoothed']
 # %% ../nbs/12_oracle.ipynb #42c41797
 import math
 import torch
-from .schedule import NoiseSchedule, finite
+from .checks import finite
+from .schedule import NoiseSchedule
 from .data import moons, rings, swiss_roll  # noqa: F401
 
 # %% ../nbs/12_oracle.ipynb #8f900ad6

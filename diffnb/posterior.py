@@ -7,7 +7,8 @@ __all__ = ['posterior_weights', 'earlier', 'q_posterior', 'x0_from_eps', 'mean_f
 
 # %% ../nbs/20_posterior.ipynb #6d25aa9b
 import torch
-from .schedule import NoiseSchedule, Schedule, same_shape
+from .checks import same_shape
+from .schedule import NoiseSchedule, Schedule
 
 # %% ../nbs/20_posterior.ipynb #51c34c56
 def posterior_weights(

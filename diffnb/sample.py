@@ -9,7 +9,8 @@ __all__ = ['spacings', 'DDPM', 'timesteps', 'check_taus', 'walk_down', 'trajecto
 from itertools import pairwise
 from numbers import Real
 import torch
-from .schedule import NoiseSchedule, Schedule, whole
+from .checks import known, whole
+from .schedule import NoiseSchedule, Schedule
 from .forward import randn_like
 from .denoiser import variances
 
@@ -17,8 +18,7 @@ from .denoiser import variances
 class DDPM:
     "x_s = μ_θ + σ z', ancestral sampling; 'large' is the DDIM paper's chain σ̂ (E13, E16, E30)."
     def __init__(self, variance:str=None):   # one of `variances` instead of the model's own
-        if variance not in (None, *variances):
-            raise ValueError(f"unknown variance {variance!r}: choose from {', '.join(variances)}")
+        if variance is not None: known('variance', variance, variances)
         self.variance = variance
 
     def __call__(self, model, x, t, s, generator:torch.Generator=None, **cond):
@@ -34,8 +34,7 @@ def timesteps(
     spacing:str='trailing',   # one of `spacings`; where times are real, 'trailing' or 'quad'
 ) -> list:                    # S decreasing times, then 0
     "The times at which a chain of S steps stops (E25)."
-    if spacing not in spacings:
-        raise ValueError(f"unknown spacing {spacing!r}: choose from {', '.join(spacings)}")
+    known('spacing', spacing, spacings)
     if isinstance(T, NoiseSchedule) and not isinstance(T, Schedule): return _real(T, S, spacing)
     T = T.T if isinstance(T, Schedule) else T
     S = whole('the number of steps', T if S is None else S, 1, T)

@@ -9,7 +9,7 @@ __all__ = ['random_signs', 'divergence', 'explicit_score_loss', 'sliced_score_lo
 # %% ../nbs/41_score.ipynb #81e7fa56
 import math
 import torch
-from .schedule import finite, same_shape, whole
+from .checks import finite, same_shape, whole
 from .langevin import langevin
 
 # %% ../nbs/41_score.ipynb #82faec17

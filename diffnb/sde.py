@@ -11,7 +11,8 @@ __all__ = ['adaptive', 'rates', 'SubVPSchedule', 'VESchedule', 'subvp_schedule',
 import math
 from itertools import pairwise
 import torch
-from .schedule import NoiseSchedule, Schedule, VPSchedule, finite, whole, same_shape
+from .checks import finite, same_shape, whole
+from .schedule import NoiseSchedule, Schedule, VPSchedule
 from .forward import randn_like
 from .vlb import check_grid
 from .denoiser import Denoiser

@@ -10,7 +10,8 @@ __all__ = ['grids', 'samplers', 'Heun', 'DPMSolver', 'corrector_weights', 'UniPC
 import math
 from typing import NamedTuple
 import torch
-from .schedule import NoiseSchedule, Schedule, finite, whole
+from .checks import finite, known, whole
+from .schedule import NoiseSchedule, Schedule
 from .forward import randn_like
 from .sample import DDPM, spacings, timesteps
 from .ddim import DDIM
@@ -127,8 +128,7 @@ def solver_times(
     sigma_min:float=None,    # σ before the last jump, for 'log_snr' and 'edm'; None: 1/S
 ) -> list:                   # S decreasing times, then 0
     "Times evenly spread in t, in ln σ, or in σ^(1/7) (Karras et al. 2022); whole ones on a chain."
-    if spacing not in grids:
-        raise ValueError(f"unknown spacing {spacing!r}: choose from {', '.join(grids)}")
+    known('spacing', spacing, grids)
     chain = isinstance(sched, Schedule)
     S = whole('the number of steps', S, 1, sched.T if chain else None)
     first, top = ends(sched)
@@ -168,9 +168,7 @@ def sampler(
     spacing:str=None,       # one of `grids`; None: the sampler's own
 ) -> tuple:                 # step, taus: for `sample`; ValueError for too few calls
     "A sampler by its name, with the times at which it stops."
-    if name not in samplers:
-        raise ValueError(f"unknown sampler {name!r}: choose from {', '.join(samplers)}")
-    kind = samplers[name]
+    kind = samplers[known('sampler', name, samplers)]
     most = sched.T * (1 + kind.twice) if isinstance(sched, Schedule) else None
     calls = whole(f"the number of network calls of {name}", calls, kind.fewest, most)
     S = (calls + 1)//2 if kind.twice else calls

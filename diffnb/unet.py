@@ -16,7 +16,7 @@ from typing import Any, Callable, Concatenate, ParamSpec
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .schedule import finite, whole
+from .checks import finite, whole
 
 # %% ../nbs/30_unet.ipynb #db6d23da
 def timestep_embedding(

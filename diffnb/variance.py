@@ -8,7 +8,8 @@ __all__ = ['log_interpolate', 'per_example', 'x0_mse', 'OptimalVariance']
 # %% ../nbs/25_variance.ipynb #4c8a7bd2
 import math
 import torch
-from .schedule import as_chain, whole
+from .checks import whole
+from .schedule import as_chain
 from .forward import q_sample, randn_like
 from .posterior import posterior_weights
 from .denoiser import Denoiser
