@@ -17,6 +17,7 @@ from .schedule import Schedule, as_chain
 from .forward import prior_kl, q_sample, randn_like
 from .posterior import posterior_weights
 from .vlb import check_grid, step_bpd
+from .loss import mse
 from .sample import check_taus
 from .variance import log_interpolate, per_example
 
@@ -46,7 +47,6 @@ def prices(
     whole('batch_size', batch_size, 1)
     whole('the number of examples', len(x0), 1)
     if eps is not None: same_shape('eps', eps, x0)
-    def mse(a, b): return ((a - b)**2).flatten(1).mean(1)
     each, found = per_example(cond, x0), []
     chunks = list(zip(*(v.split(batch_size) for v in (i, t, s))))
     for i, t, s in tqdm(chunks, desc='bits/dim', disable=not progress):

@@ -36,8 +36,8 @@ def divergence(
         same_shape('v', v, x)
         probes = v[None]
     div = x.new_zeros(len(x))
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
         y = f(x)
         for v in probes.expand(-1, *x.shape):
             Jv, = torch.autograd.grad(y, x, v, retain_graph=True, create_graph=create_graph)
