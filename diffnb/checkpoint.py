@@ -91,6 +91,7 @@ def save(
     if given is None:
         raise ValueError(f"cannot store a schedule of class {type(model.sched).__name__}, which "
                          "does not say what it was made of")
+    rebuild_schedule(given)         # ValueError for one that `load` could not make
     parts, packed = dict(net=model.net.state_dict(), rng=rng or {}, schedule=given), None
     if ema is not None: parts['ema'] = ema if isinstance(ema, dict) else ema.state_dict()
     if optimizer is not None: parts['optimizer'], packed = pack_optimizer(optimizer)

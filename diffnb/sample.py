@@ -140,14 +140,14 @@ def draw_batches(
             raise ValueError(f"{k} must have {n} entries, one for each sample, got {len(v)}")
     taus = timesteps(model.sched, steps, spacing) if isinstance(steps, Real) else steps
     taus = check_taus(taus, model.sched)
-    device = next((p.device for p in model.parameters()), 'cpu')
+    like = next(model.parameters(), torch.zeros(()))        # device and dtype
     bar = progress and n > batch_size
     firsts = trange(share[0]*batch_size, n, share[1]*batch_size, desc='batches', disable=not bar)
     for start in firsts:
         generator = torch.Generator().manual_seed(seed + 1_000_003 * (start//batch_size))
         x_T = torch.randn(min(batch_size, n - start), *shape, generator=generator)
-        x_T = model.sched.start_std(taus[0]) * x_T.to(device)
-        own = {k: v[start:start + batch_size].to(device) for k, v in each.items()}
+        x_T = model.sched.start_std(taus[0]) * x_T.to(like)
+        own = {k: v[start:start + batch_size].to(like.device) for k, v in each.items()}
         yield start, sample(model, x_T, DDPM() if step is None else step, taus, generator,
                             progress and not bar, **(cond | own)).cpu()
 
