@@ -260,7 +260,7 @@ def check_model(
     from diffnb.schedule import Schedule
     from diffnb.train import chosen_times
     sched, predicts = model.sched, model.predicts
-    asked = {'--predicts mu': predicts == 'mu', '--variance learned': model.variance == 'learned',
+    asked = {'--variance learned': model.variance == 'learned',
              f'--loss {settings.loss}': settings.loss in ('vlb', 'hybrid'),
              '--times importance': chosen_times(settings, model) == 'importance'}
     counted = [option for option, given in asked.items() if given]

@@ -113,8 +113,8 @@ class Denoiser(nn.Module):
         "What the network says, F [B, ...]; and o [B, ...] of a learned variance, else None (E22)."
         if isinstance(t, torch.Tensor): t = t.to(x_t.device).expand(len(x_t))
         else:
-            real = torch.promote_types(x_t.dtype, torch.float32)
-            dtype = torch.long if isinstance(t, Integral) else real
+            whole = isinstance(t, Integral)
+            dtype = torch.long if whole else torch.promote_types(x_t.dtype, torch.float32)
             t = torch.full((len(x_t),), t, dtype=dtype, device=x_t.device)
         if self.sched.clock: t = self.sched.clock(t)
         # most units show x_t as it is, with c_in the int 1
