@@ -2,7 +2,7 @@
 """diffnb beside three other libraries: python benchmarks/speed.py --batch 16 --threads 2
 
 Prints how many times as long as diffnb each of them takes, and how long the convolutions and matrix
-products alone would take; --out FILE keeps every number as JSON. nbs/62_speed.ipynb explains and
+products alone would take; --out FILE keeps every number as JSON. nbs/89_speed.ipynb explains and
 tests the parts. Needs diffusers, azula and denoising-diffusion-pytorch: pip install -e '.[dev]'
 """
 import argparse, json, math, os, platform, re, statistics, subprocess, sys, tempfile, time

@@ -1,6 +1,6 @@
 """The equations of the course, read off its chapters: each with its functions and its checks.
 
-nbs/72_equations.ipynb explains the rules, tests them and shows what they find.
+nbs/71_equations.ipynb explains the rules, tests them and shows what they find.
 """
 import ast, json, re
 from functools import lru_cache
@@ -103,7 +103,7 @@ def read_chapters(
     folder=Path(__file__).parents[1]/'nbs',     # where the notebooks are
 ) -> dict:                                      # {file name: [Cell]}
     "All numbered chapters but the equations' own. FileNotFoundError where there are none."
-    paths = sorted(p for p in Path(folder).glob('[0-9]*.ipynb') if p.stem != '72_equations')
+    paths = sorted(p for p in Path(folder).glob('[0-9]*.ipynb') if p.stem != '71_equations')
     if not paths: raise FileNotFoundError(f"no chapters (such as 10_schedule.ipynb) in {folder}")
     return {p.name: parts(json.loads(p.read_text(encoding='utf-8'))['cells']) for p in paths}
 
@@ -124,7 +124,7 @@ def naming(chapters:dict, id:str, code:bool):
 @lru_cache(maxsize=None)
 def ids_in(text:str) -> frozenset:
     """The ids that a text names. E33a counts as E33;
-    a link such as [E6](20_posterior.ipynb) points elsewhere and does not count."""
+    a link such as [E6](13_posterior.ipynb) points elsewhere and does not count."""
     return frozenset(re.findall(r'(?<!\[)\b(E\d+)[a-z]?\b', text))
 
 @lru_cache(maxsize=None)

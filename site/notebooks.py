@@ -32,13 +32,13 @@ def title(cells):
     raise ValueError('a notebook without a title')
 
 def short_titles(index):
-    "What the landing page calls each chapter: {'34_ddim': 'DDIM', ...}."
+    "What the landing page calls each chapter: {'22_ddim': 'DDIM', ...}."
     text = '\n'.join(c['source'] for c in index if c['cell_type'] == 'markdown')
     return {m[2]: m[1]
             for m in re.finditer(r'^\|[^\n]*?\[([^\]]+)\]\((\d\w+)\.ipynb\)', text, re.M)}
 
 def equations(pages):
-    """{'E26': {'34_ddim', ...}}:
+    """{'E26': {'22_ddim', ...}}:
     the pages on which an equation of the ledger is displayed, in order."""
     found = {}
     for name, cells in pages.items():
