@@ -10,6 +10,7 @@ is 1. A second run changes no byte.
 """
 import argparse, base64, io, os, re, subprocess, sys, time, traceback
 from pathlib import Path
+from fold import fold
 
 def notebooks(root):
     "The notebooks under `root`, without files and folders that start with _ or ."
@@ -64,6 +65,7 @@ def run_one(path, flags):
             return 1
         cell.outputs = [o for o in outputs if o.get('name') != 'stderr']
     polish(nb)
+    fold(nb.cells)
     write_nb(nb, path)
     nbdev_clean(str(path))
     return 0

@@ -11,8 +11,12 @@ import io, math
 import torch
 
 # %% ../nbs/80_plot.ipynb #0f9bde8f
-colors = {'data': '#0072B2', 'noise': '#8C8C8C', 'prediction': '#D55E00', 'exact': '#009E73',
-          'other': '#CC79A7'}
+colors = {
+    'data': '#0072B2', 'noise': '#8C8C8C', 'prediction': '#D55E00', 'exact': '#009E73',
+    'other': '#CC79A7',
+    'linear': '#56B4E9', 'cosine': '#E69F00', 'small': '#56B4E9', 'large': '#E69F00',
+    'learned': '#7B3FA0', 'ddpm': '#7B3FA0', 'ddim': '#56B4E9', 'heun': '#8C510A',
+    'dpmpp2m': '#E69F00', 'unipc': '#CC79A7'}
 
 # %% ../nbs/80_plot.ipynb #25610993
 def panels(n:int=1,                 # number of axes side by side

@@ -20,10 +20,13 @@ def landing(index, names, shorts, has_try):
              '<a href="api/index.html">Look a function up</a>']
     if has_try: doors.insert(1, '<a href="denoise/index.html">Try it: denoise a digit here</a>')
     text = f'{index[:cut]}<p class="doors">{" ".join(doors)}</p>\n\n{index[cut:]}'
-    for decade in sorted({int(n.split('_')[0])//10 for n in names}):
-        caption = (f'{decade} · {notebooks.PARTS[decade]}'
-                   if decade in notebooks.PARTS else f'Part {decade}')
-        entries = [f'{shorts[n]} <{n}>' for n in names if int(n.split('_')[0])//10 == decade]
+    parts = {}
+    for n in names:
+        decade = int(n.split('_')[0])//10
+        title = notebooks.PARTS.get(decade, f'Part {decade}')
+        caption = f'{decade} · {title}' if 0 < decade < 8 else title
+        parts.setdefault(caption, []).append(f'{shorts[n]} <{n}>')
+    for caption, entries in parts.items():
         text += '\n\n```{toctree}\n:hidden:\n:caption: %s\n\n%s\n```' % (
             caption, '\n'.join(entries))
     pages = 'api/index\nCONTRIBUTING\nCHANGELOG'

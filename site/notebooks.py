@@ -1,13 +1,15 @@
 """Notebooks as pages: what a reader should see of a stored notebook, as Markdown for Sphinx.
 Nothing is executed."""
-import ast, base64, html, json, re, struct
+import ast, base64, html, json, re, struct, sys
 from pathlib import Path
 from urllib.parse import unquote
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'.ci'))
+from fold import folds
+
 # by decade; a decade that is not here is "Part N"
-PARTS = {0: 'Before the start', 1: 'Forward: adding noise', 2: 'Reverse: taking it away',
-         3: 'Learning to do it', 4: 'Scores',
-         5: 'Control and scale', 6: 'Judging', 7: 'In practice'}
+PARTS = {0: 'Start', 1: 'The chain', 2: 'Learning', 3: 'Scores and flows', 4: 'Steering',
+         5: 'Faster and larger', 6: 'Judging', 7: 'Looking back', 8: 'Workshop', 9: 'Workshop'}
 DIRECTIVE = re.compile(r'^[ \t]*#[ \t]*\|[ \t]*(.*?)[ \t]*$\n?', re.M)
 # neither bare prose nor split
 ASIDE = re.compile(
@@ -21,7 +23,8 @@ def chapters(folder):
 def read(path):
     "The cells of the notebook at `path`, each with its source as one string."
     cells = json.loads(Path(path).read_text(encoding='utf-8'))['cells']
-    for c in cells: c['source'] = ''.join(c['source'])
+    for c, folded in zip(cells, list(folds(cells))):
+        c['source'], c['folded'] = ''.join(c['source']), folded
     return cells
 
 def title(cells):
@@ -187,11 +190,33 @@ class Page:
                                                    if names else ''))
             note = f'<a class="library" href="{target}">diffnb.{self.module}</a>'
         elif 'slow' in marks: note = '<span class="library">takes long: its stored result</span>'
-        parts = [f'<div class="cell {kind}" id="cell-{c["id"]}">{note}']
-        if 'echo:false' not in marks: parts.append(f'{fence}python\n{source}\n{fence}')
-        if 'output:false' not in marks:
-            parts += filter(None, [self.output(o, source) for o in c['outputs']])
-        return '\n\n'.join([*parts, '</div>'])
+        shown = [] if 'echo:false' in marks else [f'{fence}python\n{source}\n{fence}']
+        outputs = [] if 'output:false' in marks else [self.output(o, source) for o in c['outputs']]
+        outputs = [o for o in outputs if o]
+        start = f'<div class="cell {kind}" id="cell-{c["id"]}">{note}'
+        if c['folded']:
+            inside = shown + (outputs if self.aside else [])
+            outside = [] if self.aside else outputs
+            start = start.replace('"cell', '"cell folded', 1)
+            inside = [f'<details><summary>{self.summary(source, exported, outputs)}</summary>',
+                      *inside, '</details>']
+            return '\n\n'.join([start, *inside, *outside, '</div>'])
+        return '\n\n'.join([start, *shown, *outputs, '</div>'])
+
+    @property
+    def aside(self):
+        "Is this a section that a reader opens only on purpose?"
+        return re.match(r'(Checks|Answers)\b', self.section) is not None
+
+    def summary(self, source, exported, outputs):
+        "What a folded cell says on its lid."
+        lead = re.match(r'#+ (.+)', source)
+        if exported:
+            names = ', '.join(f'<code>{n}</code>' for n in defined(source) if n in self.public)
+            return f'Code of the library: {names}' if names else 'Code of the library'
+        if lead: return html.escape(lead[1])
+        if any('<img' in o for o in outputs): return 'Code of the figure'
+        return self.section if self.aside else 'Code'
 
     def markdown(self):
         "The whole page."
