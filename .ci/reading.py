@@ -67,7 +67,7 @@ def main():
     for c in chapters.values():
         c.state('--write' in sys.argv)
         print(f'{c.name:20} {c.words:6} words {c.lines:5} lines {c.minutes:6.1f} min')
-    faults = [f for c in chapters.values() for f in c.faults]
+    faults = sum((c.faults for c in chapters.values()), [])
     if not named:
         course = [c for c in chapters.values() if c.name < '8']
         short = short_path(Path('nbs/index.ipynb'))
