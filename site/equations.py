@@ -1,6 +1,6 @@
-"""The equations of the course, read off its chapters: each with its functions and its checks.
+"""The equations, symbols and checks of the course, read off its chapters.
 
-nbs/71_equations.ipynb explains the rules, tests them and shows what they find.
+nbs/71_equations.ipynb shows what is found, and tests the rules.
 """
 import ast, json, re
 from functools import lru_cache
@@ -69,6 +69,36 @@ errata = {                                  # id: printed, corrected (LaTeX), an
            'the variance that the chain adds from 100 to 200, step by step (relative)'),
     'X9': (r'\text{slided}', r'\text{sliced}',
            'the trace of a matrix, from slices vᵀJv along random v')}
+
+
+symbols = {                                 # LaTeX: pattern, words of its definition, meaning
+    'x_0': (r'x_0', 'data', 'a point of the data, clean'),
+    'x_t': (r'x_t', 'nois', 'the point at time t: signal and noise'),
+    't': (r'(?<![a-zA-Z\\_])t(?![a-zA-Z])', 'time|step', 'time: 0 is clean data'),
+    'T': (r'(?<![a-zA-Z\\])T(?![a-zA-Z])', 'last|steps|end', 'the last time of a chain'),
+    's': (r'(?<![a-zA-Z\\])s(?![a-zA-Z])', 'earlier|time', 'an earlier time'),
+    r'\epsilon': (r'\\(var)?epsilon(?!_)', 'noise', 'the standard normal noise in x_t'),
+    'z': (r'(?<![a-zA-Z\\])z(?![a-zA-Z])', 'noise|normal', 'fresh standard normal noise'),
+    r'\beta_t': (r'\\beta', 'variance|noise', 'the variance of the noise that step t adds'),
+    r'\alpha_t': (r'(?<!bar)\\alpha', r'beta', '1 - β_t'),
+    r'\bar\alpha_t': (r'\\bar\\alpha', 'product|share|signal|remain',
+                      'the product of α_1 to α_t: the share of the variance that is signal'),
+    r'a, b': (r'(?<![a-zA-Z\\])a\(t\)|(?<![a-zA-Z\\])a_t|(?<![a-zA-Z\\{])a(?![a-zA-Z])',
+             'signal', 'signal and noise level: x_t = a x_0 + b ε'),
+    r'\tilde\beta_t': (r'\\tilde\\beta', 'variance', 'the variance of the posterior'),
+    r'\tilde\mu_t': (r'\\tilde\\mu', 'mean', 'the mean of the posterior'),
+    r'\theta': (r'\\theta', 'network|parameter|weights|model', 'the parameters of a network'),
+    r'\mu_\theta, \Sigma_\theta': (r'\\mu_\\theta|\\Sigma_\\theta', 'mean|variance',
+                                  'mean and variance of a step of the model'),
+    r'\varsigma_t': (r'\\varsigma', 'noise',
+                    'the standard deviation of the noise that a sampling step adds'),
+    r'\sigma': (r'\\sigma', 'noise|level', 'the noise level b/a'),
+    r'\tau_i': (r'\\tau', 'subset|times|stops', 'the times at which a short chain stops'),
+    r'\eta': (r'\\eta', 'DDIM|noise|between', 'how much of the noise of DDPM a DDIM step adds'),
+    r'\lambda': (r'\\lambda', 'log|weight', 'log a/b (in the hybrid loss: its weight)'),
+    'w': (r'(?<![a-zA-Z\\])w(?![a-zA-Z])', 'scale|weight', 'guidance scale'),
+    r'\pi': (r'\\pi', '', 'the number'),
+}
 
 
 # Reading a chapter
@@ -160,14 +190,10 @@ def assertions(source:str) -> list:         # of a code cell
     found.sort(key=lambda n: (n.lineno, n.col_offset))
     return [ast.get_source_segment(source, n) for n in found]
 
-@lru_cache(maxsize=None)
-def meant_for(
-    source:str,                 # of a code cell
-    before:str,                 # the prose right before it, or ''
-) -> frozenset:
-    "The ids that a check names in its comments, or the prose before it; none without assertions."
-    if not assertions(source): return frozenset()
-    return ids_in(' '.join(re.findall(r'# .*', source)) + ' ' + before)
+def proves(source:str) -> list:             # of a code cell
+    "The ids that the cell is marked to be the check of: `# proves E6 E7`."
+    marked = re.findall(r'(?m)^\s*# proves ((?:E\d+\b[ ,]*)+)', source)
+    return re.findall(r'E\d+', ' '.join(marked)) if assertions(source) else []
 
 
 # The three rules; places are (chapter, index)
@@ -189,43 +215,84 @@ def functions(chapters:dict, id:str) -> dict:       # such as 'E7' -> {place: [n
              for place, cell in naming(chapters, id, code=True)}
     return {place: names for place, names in found.items() if names}
 
-def next_check(cells:list, i:int) -> int:           # of one chapter; an index -> another, or None
-    "The first check among the three code cells after i."
-    following = [j for j in range(i + 1, len(cells)) if cells[j].code][:3]
-    return next((j for j in following if assertions(cells[j].source)), None)
-
 def checks(chapters:dict, id:str) -> list:          # such as 'E7' -> [place]
-    "The cells that check this row, the equation's own check first."
-    found, shown, computed = [], equations(chapters, id), functions(chapters, id)
-    for chapter, i in shown:                        # 1: right after the equation, or its function
-        cells = chapters[chapter]
-        near = [k for c, k in computed
-                if c == chapter and k > i and cells[k].section == cells[i].section]
-        j = next_check(cells, min(near, default=i))
-        other = [k for k in range(i, j or i)
-                 if documented(cells[k].source) and (chapter, k) not in computed]
-        if near or not other: found.append((chapter, j))
-    for (chapter, i), cell in every_cell(chapters):     # 2: where the id is named
-        before = chapters[chapter][i-1]
-        prose = '' if before.code else before.source
-        if cell.code and id in meant_for(cell.source, prose): found.append((chapter, i))
-    home = {chapter for chapter, _ in shown}        # 3: after a function
-    for c, k in sorted(computed, key=lambda place: place[0] not in home):
-        found.append((c, next_check(chapters[c], k)))
-    return list(dict.fromkeys(place for place in found if place[1] is not None))
+    "The cells that are marked as the check of this row."
+    return [place for place, cell in naming(chapters, id, code=True) if id in proves(cell.source)]
 
 def missing(chapters:dict) -> dict:         # {id: what it lacks}; empty if all is there
-    """The rows of the ledger without an equation, a function that names them,
-    or a check in a chapter that displays the equation."""
+    "The rows of the ledger without an equation, a function that names them, or their one check."
     found = {}
     for id in ledger:
-        shown = equations(chapters, id)
-        home = {chapter for chapter, _ in shown}
-        at_home = [place for place in checks(chapters, id) if place[0] in home]
-        there = dict(equation=shown, function=functions(chapters, id), check=at_home)
+        there = dict(equation=equations(chapters, id), function=functions(chapters, id),
+                     check=len(checks(chapters, id)) == 1)
         found[id] = [what for what, places in there.items() if not places]
     return {id: lacks for id, lacks in found.items() if lacks}
 
+def tagged_twice(chapters:dict) -> dict:    # {tag: places}
+    "The tags that two different formulas carry."
+    found = {}
+    for place, cell in every_cell(chapters):
+        if cell.code: continue
+        for tags, _ in formulas(cell.source):
+            for tag in tags: found.setdefault(tag, []).append(place)
+    return {tag: places for tag, places in found.items() if len(places) > 1}
+
+
+# Symbols: each is said in words where it first stands
+
+def mathematics(prose:str) -> str:
+    "The formulas of a cell of prose, without the words inside of them."
+    found = re.findall(r'\$\$(.+?)\$\$|\$([^$\n]+)\$', prose, re.S)
+    return ' '.join(re.sub(r'\\(text|operatorname|tag|mathrm)\*?\{[^}]*\}', ' ', a or b)
+                    for a, b in found)
+
+def first_use(chapters:dict, pattern:str) -> tuple:     # place, or None
+    "The first cell of prose with a formula that the pattern finds something in."
+    for place, cell in every_cell(chapters):
+        if not cell.code and re.search(pattern, mathematics(cell.source)): return place
+    return None
+
+def undefined(chapters:dict) -> dict:       # {symbol: what is wrong}
+    "The symbols of the table that are not explained where they first stand, or never stand."
+    found = {}
+    for symbol, (pattern, words, _) in symbols.items():
+        place = first_use(chapters, pattern)
+        if place is None: found[symbol] = 'never used'
+        elif not re.search(words, chapters[place[0]][place[1]].source, re.I):
+            found[symbol] = f'{place[0]}[{place[1]}] does not say {words}'
+    return found
+
+def unlisted(chapters:dict) -> dict:        # {Greek letter: place of its first use}
+    "The Greek letters in formulas that no row of the table explains."
+    greek = ('alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho '
+             'sigma varsigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi '
+             'Omega').split()
+    listed = ' '.join(pattern for pattern, _, _ in symbols.values())
+    rest = [letter for letter in greek if not re.search(rf'\\\\{letter}\b', listed)]
+    uses = {letter: first_use(chapters, rf'\\{letter}(?![a-zA-Z])') for letter in rest}
+    return {letter: place for letter, place in uses.items() if place}
+
+
+# Checks that a wrong twin fails
+
+def powers(chapters:dict) -> list:          # [(place, what, value, limit, twins)]
+    "What `test_power` printed: each statistical check with its limit and its wrong twins."
+    line = re.compile(r'power: (.+): (\S+) ≤ (\S+) < (.+)')
+    found = []
+    for place, cell in every_cell(chapters):
+        matches = map(line.fullmatch, cell.printed.splitlines() if cell.code else [])
+        found += [(place, *m.groups()) for m in matches if m]
+    return found
+
+def twinless(chapters:dict) -> list:        # [(place, assertion)]
+    "Assertions within a number of standard errors, or of chance, that no twin has failed."
+    hint = re.compile(r'\b[345] ?\* ?\w*(se|err|error|std)\b|\bstd\(|quantile|\bse\b'
+                      '|chance|floor')
+    found = []
+    for place, cell in every_cell(chapters):
+        if not cell.code or 'test_power(' in cell.source: continue
+        found += [(place, a) for a in assertions(cell.source) if hint.search(a)]
+    return found
 
 
 # Showing what was found, in Markdown
@@ -264,7 +331,7 @@ def function_links(chapters:dict, id:str) -> list:
     return found
 
 def table_row(chapters:dict, id:str) -> str:
-    "A row of the ledger: what, chapter, functions, the equation's check, what it printed."
+    "A row of the ledger: what, chapter, functions, its check, what the check printed."
     tested = checks(chapters, id)[:1]
     cells = [chapters[chapter][i] for chapter, i in tested]
     where = dict.fromkeys([link(chapters, place) for place in equations(chapters, id)][:3])
@@ -276,71 +343,8 @@ def table_row(chapters:dict, id:str) -> str:
     columns = [c.replace('|', r'\|') for c in columns]      # a bar would split a table's cell
     return f'| **{id}** {ledger[id]} | ' + ' | '.join(columns) + ' |'
 
-def card(chapters:dict, id:str) -> str:
-    "A row of the ledger with its formulas, functions and first three checks."
-    lines = [f'**{id} · {ledger[id]}**']
-    for place, latex in equations(chapters, id).items():
-        untagged = re.sub(r'\s*\\tag\{\w+\}', '', latex).strip()
-        lines += [link(chapters, place), f'$${untagged}$$']
-    computed, proofs = function_links(chapters, id), []
-    lines.append(f"Computed by {', '.join(computed) or '**nothing: missing**'}.")
-    for chapter, i in checks(chapters, id)[:3]:
-        cell = chapters[chapter][i]
-        n = len(assertions(cell.source))
-        of = f', of {n} assertions' if n > 2 else ''
-        printed = [short(line) for line in cell.printed.splitlines()[-2:] if line.strip()]
-        said = ' → '.join([' and '.join(quotes(cell.source)), *printed])
-        proofs.append(f"- {link(chapters, (chapter, i))}{of}: {said}")
-    lines.append('Checked by' if proofs else 'Checked by **nothing: missing**')
-    return '\n\n'.join([*lines, '\n'.join(proofs)])
-
-def cards(chapters:dict, *ids) -> str:      # such as 'E1', 'E2'
-    "Several cards, one below the other."
-    return '\n\n---\n\n'.join(card(chapters, id) for id in ids)
-
-
-# What rests on what
-
-def uses(node) -> set:                      # ast of a function or class
-    "The names that it uses and does not define itself, and '.name' for each method it calls."
-    own = {m.arg for m in ast.walk(node) if isinstance(m, ast.arg)}
-    names, called = set(), set()
-    for part in node.body:
-        for m in ast.walk(part):
-            if isinstance(m, ast.Name):
-                kept = own if isinstance(m.ctx, ast.Store) else names
-                kept.add(m.id)
-            if isinstance(m, ast.Call) and isinstance(m.func, ast.Attribute):
-                called.add('.' + m.func.attr)
-    return names - own | called
-
-@lru_cache(maxsize=None)
-def users(source:str) -> list:              # of a code cell -> [(name, ids, names used)]
-    "The functions and classes that it exports, '.name' for a method, and what they use."
-    found = []
-    for n in definitions(source):
-        first = n.args.args[:1] if isinstance(n, ast.FunctionDef) else []
-        method = any(a.arg == 'self' for a in first)
-        found.append(('.'*method + n.name, ids_in(ast.get_docstring(n) or ''), uses(n)))
-    return found
-
-def rests_on(chapters:dict) -> dict:        # {id: set of ids}, in the order of the chapters
-    """The earlier equations that each equation uses:
-    named in prose on the way to it, or called by its functions."""
-    home, carried, known, found = {}, {}, [], {}
-    for (chapter, i), cell in every_cell(chapters):
-        if cell.code:
-            known += users(cell.source)
-            continue
-        for tags, _ in formulas(cell.source):
-            for tag in tags:
-                end = cell.source.index(rf'\tag{{{tag}}}')
-                if id := re.match(r'E\d+', tag): home.setdefault(id[0], (chapter, i, end))
-    for name, ids, _ in known: carried[name] = carried.get(name, frozenset()) | ids
-    for id in sorted(home, key=home.get):
-        chapter, i, end = home[id]
-        near = set(re.findall(r'\bE\d+', chapters[chapter][i].source[:end]))
-        for _, ids, used in known:
-            if id in ids: near = near.union(*(carried.get(name, ()) for name in used))
-        found[id] = {b for b in near if b in home and home[b] < home[id]}
-    return found
+def power_row(chapters:dict, row:tuple) -> str:         # as from powers
+    "A row of the table of statistical checks."
+    place, what, value, limit, twins = row
+    columns = link(chapters, place, place[0][:2]), what, value, limit, twins
+    return '| ' + ' | '.join(c.replace('|', r'\|') for c in columns) + ' |'
