@@ -264,9 +264,9 @@ def undefined(chapters:dict) -> dict:       # {symbol: what is wrong}
 
 def unlisted(chapters:dict) -> dict:        # {Greek letter: place of its first use}
     "The Greek letters in formulas that no row of the table explains."
-    greek = ('alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho '
-             'sigma varsigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi '
-             'Omega').split()
+    greek = ('alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi '
+             'rho sigma varsigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi '
+             'Psi Omega').split()
     listed = ' '.join(pattern for pattern, _, _ in symbols.values())
     rest = [letter for letter in greek if not re.search(rf'\\\\{letter}\b', listed)]
     uses = {letter: first_use(chapters, rf'\\{letter}(?![a-zA-Z])') for letter in rest}
