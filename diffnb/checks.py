@@ -29,7 +29,7 @@ def same_shape(name:str, x:torch.Tensor, like:torch.Tensor):
     if x.shape != like.shape:
         raise ValueError(f"{name} must have the shape {list(like.shape)}, got {list(x.shape)}")
 
-# %% ../nbs/81_checks.ipynb #cd821664
+# %% ../nbs/81_checks.ipynb #0fae590d
 #| code-fold: true
 def finite(
     name:str,              # what the caller calls it

@@ -254,7 +254,7 @@ class EDMSchedule(NoiseSchedule):
         self.given = dict(edm=torch.tensor([self.end], dtype=torch.float64))
     def curve(self, t): return t**0, t
     def clock(self, t): return t.log()/4
-    def unclock(self, told): return (4*told).exp()
+    def unclock(self, given): return (4*given).exp()
     def time(self, sigma): return sigma
     def draw(self, n:int, generator=None, device='cpu'):
         "ln σ is normal with mean -1.2 and standard deviation 1.2."
