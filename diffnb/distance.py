@@ -10,7 +10,7 @@ __all__ = ['flat', 'same_dimension', 'energy_distance', 'energy_spread', 'test_p
 from typing import NamedTuple
 import torch
 
-# %% ../nbs/82_distance.ipynb #e05ee94b
+# %% ../nbs/82_distance.ipynb #87912820
 #| code-fold: true
 def flat(x) -> torch.Tensor:   # [n, D] float64
     "Samples [n, ...] as rows of numbers; ValueError for fewer than two or NaN."
