@@ -10,7 +10,8 @@ __all__ = ['flat', 'same_dimension', 'energy_distance', 'energy_spread', 'test_p
 from typing import NamedTuple
 import torch
 
-# %% ../nbs/82_distance.ipynb #0218287f
+# %% ../nbs/82_distance.ipynb #87912820
+#| code-fold: true
 def flat(x) -> torch.Tensor:   # [n, D] float64
     "Samples [n, ...] as rows of numbers; ValueError for fewer than two or NaN."
     x = torch.as_tensor(x).detach()
@@ -25,6 +26,7 @@ def same_dimension(x, y):   # their last axes
     if x.shape[-1] == y.shape[-1]: return
     raise ValueError(f"the samples have different dimensions, {x.shape[-1]} and {y.shape[-1]}")
 
+# %% ../nbs/82_distance.ipynb #0218287f
 def energy_distance(
     x:torch.Tensor,   # sample [n, ...]
     y:torch.Tensor,   # sample [m, ...] of the same dimension
@@ -38,6 +40,7 @@ def energy_distance(
     return (2*mean(x, y) - mean(x, x) - mean(y, y)).item()
 
 # %% ../nbs/82_distance.ipynb #37440f05
+#| code-fold: true
 def energy_spread(
     draw,             # draw(n) -> an exact sample [n, ...]
     n:int,            # size of each sample
@@ -62,6 +65,7 @@ def test_power(
         assert v > limit, f"{what}: {name} passes, {float(v):.4g} ≤ {float(limit):.4g}"
 
 # %% ../nbs/82_distance.ipynb #0dbc118b
+#| code-fold: true
 class Statistics(NamedTuple):
     "What the Fréchet distance knows of a sample."
     mean: torch.Tensor   # [D] float64
@@ -71,7 +75,7 @@ class Statistics(NamedTuple):
 def statistics(
     batches,        # iterable of [b, ...], as many as there are; a sample in one piece is [x]
 ) -> Statistics:    # ValueError for fewer than two rows, NaN, or changing shapes
-    "Mean and covariance of all rows together, whatever the batches."
+    "Mean and covariance of all rows together, whatever the batches (Chan, Golub & LeVeque)."
     n, mean, squares = 0, None, 0.
     for x in batches:
         x = x.detach().reshape(len(x), -1).double()
@@ -86,15 +90,15 @@ def statistics(
     if n < 2: raise ValueError(f"a sample needs at least two points, got {n}")
     return Statistics(mean, squares/(n - 1), n)
 
-# %% ../nbs/82_distance.ipynb #5c554777
 def matrix_root(
     C:torch.Tensor,   # symmetric, eigenvalues of at least 0, [D, D] float64
 ) -> torch.Tensor:    # symmetric, its square is C
-    "The square root of a covariance."
+    "The square root of a covariance; eigenvalues below rounding error count as zero."
     values, vectors = torch.linalg.eigh(C)
     values = values.where(values > values[-1] * len(C) * torch.finfo(C.dtype).eps, 0.)
     return vectors * values.sqrt() @ vectors.T
 
+# %% ../nbs/82_distance.ipynb #5c554777
 def frechet_distance_from(
     a:Statistics,
     b:Statistics,   # of the same dimension

@@ -23,6 +23,7 @@ def q_step(
     return a/a_s * x + (b**2 - (a/a_s * b_s)**2)**.5 * eps
 
 # %% ../nbs/11_forward.ipynb #23de1ced
+#| code-fold: true
 def randn_like(
     x:torch.Tensor,                   # gives shape, dtype, device
     generator:torch.Generator=None,   # None: the global, seeded one
@@ -38,13 +39,14 @@ def q_sample(
     t,                  # a number, or a tensor [B]
     eps:torch.Tensor,   # standard normal noise of x0's shape
 ) -> torch.Tensor:      # x_t, [B, ...]
-    "x_t = a(t) x_0 + b(t) z, straight from data to time t (E2)."
+    "x_t = a(t) x_0 + b(t) ε, straight from data to time t (E2)."
     same_shape('eps', eps, x0)
     if not x0.is_floating_point(): raise ValueError(f"x0 must be floating point, got {x0.dtype}")
     a, b = sched(sched.check(t), x0)
     return a*x0 + b*eps
 
 # %% ../nbs/11_forward.ipynb #3a7b86fd
+#| code-fold: true
 def prior_kl(
     sched:NoiseSchedule,
     x0:torch.Tensor,    # clean data [B, ...]

@@ -13,6 +13,7 @@ from .schedule import NoiseSchedule
 from .data import moons, rings, swiss_roll  # noqa: F401
 
 # %% ../nbs/12_oracle.ipynb #8f900ad6
+#| code-fold: true
 class GaussianMixture:
     "A mixture of K Gaussians in D dimensions: exact densities, scores, posteriors (E2, B8)."
     def __init__(
@@ -82,7 +83,7 @@ class GaussianMixture:
         return (log_share.softmax(1)[..., None] * pull).sum(1).reshape(x_t.shape).to(x_t.dtype)
 
     def eps(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> torch.Tensor:
-        "E[z | x_t] = -b ∇ log q(x_t), the best guess of the noise, of x_t's shape and dtype."
+        "E[ε | x_t] = -b ∇ log q(x_t), the best guess of the noise, of x_t's shape and dtype."
         x = x_t.double()
         return (-sched(t, x)[1] * self.score(sched, x, t)).to(x_t.dtype)
 

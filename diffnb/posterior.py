@@ -21,6 +21,7 @@ def posterior_weights(
     return a_s * added/b**2, ratio * b_s**2/b**2, added * b_s**2/b**2, added
 
 # %% ../nbs/13_posterior.ipynb #8bc042b8
+#| code-fold: true
 def earlier(sched:NoiseSchedule, t, s=None):
     "s, or the time before t if it is None; ValueError unless 0 <= s < t <= end."
     s = sched.before(t) if s is None else s
@@ -29,7 +30,6 @@ def earlier(sched:NoiseSchedule, t, s=None):
     raise ValueError(f"a step goes from t down to s < t, both in 0..{sched.end}, "
                      f"got t = {t}, s = {s}")
 
-# %% ../nbs/13_posterior.ipynb #1debf7f5
 def q_posterior(
     sched:NoiseSchedule,
     x0:torch.Tensor,     # clean data [B, ...]
@@ -50,13 +50,13 @@ def x0_from_eps(
     t,                   # a number, or a tensor [B], above 0
     eps:torch.Tensor,    # the noise in x_t, the same shape
 ) -> torch.Tensor:       # [B, ...]
-    "x_0 = (x_t - b z)/a, if eps is the noise z in x_t (E8)."
+    "x_0 = (x_t - b ε)/a, if eps is the noise ε in x_t (E8)."
     same_shape('eps', eps, x_t)
     a, b = sched(t, x_t)
     return (x_t - b*eps)/a
 
 def mean_from_eps(sched:Schedule, x_t:torch.Tensor, t, eps:torch.Tensor) -> torch.Tensor:
-    "(x_t - β_t/√(1-ᾱ_t) z)/√α_t, the mean of q(x_{t-1} | x_t, x_0) if eps is the noise (E8)."
+    "(x_t - β_t/√(1-ᾱ_t) ε)/√α_t, the mean of q(x_{t-1} | x_t, x_0) if eps is the noise (E8)."
     same_shape('eps', eps, x_t)
     (a, b), (a_s, b_s) = sched(t, x_t), sched(sched.before(t), x_t)
     ratio = a/a_s                                       # √α_t
