@@ -16,7 +16,7 @@ import api, notebooks
 def landing(index, names, shorts, has_try):
     "The landing page: index.ipynb, with doors below its first figure and the tree of all pages."
     cut = index.index('## ')                    # the first section
-    doors = [f'<a href="{names[0] if names else "api/index"}.html">Read from the start</a>',
+    doors = [f'<a href="{names[0]}.html">Start here: diffusion on one page</a>',
              '<a href="api/index.html">Look a function up</a>']
     if has_try: doors.insert(1, '<a href="denoise/index.html">Try it: denoise a digit here</a>')
     text = f'{index[:cut]}<p class="doors">{" ".join(doors)}</p>\n\n{index[cut:]}'
