@@ -69,7 +69,7 @@ def log_variances(
 
 variances = ('small', 'large', 'learned')
 
-# %% ../nbs/15_denoiser.ipynb #bdce8d62
+# %% ../nbs/15_denoiser.ipynb #63bb269c
 class StepBack(nn.Module):
     "p(x_s | x_t) from the output of a network; a Denoiser is one (E5, E13, B2)."
     def forward(self, x_t, t, **cond) -> tuple:
