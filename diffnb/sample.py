@@ -16,7 +16,7 @@ from .denoiser import variances
 
 # %% ../nbs/17_sample.ipynb #50ade814
 class DDPM:
-    "x_s = μ_θ + σ z', ancestral sampling; 'large' is the DDIM paper's chain σ̂ (E13, E16, E30)."
+    "x_s = μ_θ + ς z, ancestral sampling; 'large' is the DDIM paper's chain σ̂ (E13, E16, E30)."
     def __init__(self, variance:str=None):   # one of `variances` instead of the model's own
         if variance is not None: known('variance', variance, variances)
         self.variance = variance
@@ -26,6 +26,7 @@ class DDPM:
         return mean if s == 0 else mean + var**.5 * randn_like(x, generator)
 
 # %% ../nbs/17_sample.ipynb #67f2eab9
+#| code-fold: true
 spacings = ('trailing', 'leading', 'linspace', 'quad')
 
 def timesteps(
@@ -57,6 +58,7 @@ def _real(sched, S, spacing):                   # timesteps, where times are rea
     return [float(sched.spread(((S - i)/S)**power)) for i in range(S)] + [0.]
 
 # %% ../nbs/17_sample.ipynb #a638518a
+#| code-fold: true
 def check_taus(
     taus,     # the times at which a chain stops
     sched,    # a schedule, or its number of steps
@@ -72,17 +74,18 @@ def check_taus(
     raise ValueError(f"times must decrease, from at most {end}, two or more; got {taus!r:.80}")
 
 # %% ../nbs/17_sample.ipynb #b2df9d97
-def walk_down(model, x, step, taus, generator=None, **cond):   # as in trajectory
-    "The loop itself; gradients as they are where it is called."
+def walk_down(model, x, step, taus, generator=None, **cond):    # as in trajectory
+    "The loop itself: yields (t, x_t) for every t in taus (E16, E25)."
     taus = check_taus(taus, model.sched)
     if hasattr(model, 'check'): model.check(x, **cond)
-    # what a multistep solver remembers belongs to its chain
     if getattr(step, 'multistep', False): cond = cond | dict(memory={})
     yield taus[0], x
     for t, s in pairwise(taus):
         x = step(model, x, t, s, generator=generator, **cond)
         yield s, x
 
+# %% ../nbs/17_sample.ipynb #25e929a8
+#| code-fold: true
 @torch.no_grad()
 def trajectory(
     model,                            # a Denoiser
@@ -95,7 +98,6 @@ def trajectory(
     "The way from noise to data: yields (t, x_t) for every t in taus (E16)."
     yield from walk_down(model, x_T, step, taus, generator, **cond)
 
-# %% ../nbs/17_sample.ipynb #25e929a8
 @torch.no_grad()
 def sample(
     model,                            # a Denoiser
@@ -117,6 +119,7 @@ def sample(
                      "it fit the schedule?")
 
 # %% ../nbs/17_sample.ipynb #d2023caa
+#| code-fold: true
 def draw_batches(
     model,                    # a trained Denoiser
     n:int,                    # how many samples

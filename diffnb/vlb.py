@@ -15,16 +15,15 @@ from .posterior import earlier, posterior_weights
 
 # %% ../nbs/14_vlb.ipynb #4951eca2
 def normal_kl(
-    mean1:torch.Tensor,      # mean of the first Gaussian
-    log_var1:torch.Tensor,   # its log-variance
-    mean2:torch.Tensor,      # mean of the second
-    log_var2:torch.Tensor,   # its log-variance; all shapes broadcast
-) -> torch.Tensor:           # nats
+    mean1:torch.Tensor, log_var1:torch.Tensor,   # of the first Gaussian
+    mean2:torch.Tensor, log_var2:torch.Tensor,   # of the second; all shapes broadcast
+) -> torch.Tensor:                               # nats
     "KL(first || second) of two Gaussians, coordinate by coordinate (E12)."
     d = log_var1 - log_var2
     return (torch.expm1(d) - d + (mean1 - mean2)**2 * (-log_var2).exp()) / 2
 
 # %% ../nbs/14_vlb.ipynb #159d6558
+#| code-fold: true
 def prior_bpd(
     sched:NoiseSchedule,
     x0:torch.Tensor,    # clean data [B, ...]
@@ -32,7 +31,6 @@ def prior_bpd(
     "L_T = KL(q(x_T|x_0) || p(x_T)), a constant of schedule and data (E12)."
     return (prior_kl(sched, x0) / (x0[0].numel() * math.log(2))).to(x0.dtype)
 
-# %% ../nbs/14_vlb.ipynb #899e712d
 def discretized_gaussian_log_likelihood(
     x:torch.Tensor,         # images [B, ...] on the grid of `bins` values, see `check_grid`
     mean:torch.Tensor,      # mean of the Gaussian, broadcasts against x
@@ -49,6 +47,7 @@ def discretized_gaussian_log_likelihood(
     return torch.where(x.abs() > 1 - half, ends, inside)
 
 # %% ../nbs/14_vlb.ipynb #f6e06845
+#| code-fold: true
 def step_bpd(
     sched:NoiseSchedule,
     x0:torch.Tensor,    # clean data [B, ...]
@@ -62,6 +61,7 @@ def step_bpd(
     log_var = torch.as_tensor(log_var, dtype=x_t.dtype, device=x_t.device)
     def divergence():
         w_0, w_t, var, _ = posterior_weights(*sched(t, x_t), *sched(s, x_t))
+        # where s = 0 the variance is 0 and the result unused; a finite log keeps gradients finite
         true = torch.as_tensor(var, dtype=x_t.dtype, device=x_t.device).clamp(min=1e-20).log()
         return bits(normal_kl(w_0*x0 + w_t*x_t, true, mean, log_var))
     def decoder():
@@ -73,14 +73,11 @@ def step_bpd(
 
 # %% ../nbs/14_vlb.ipynb #040897a8
 def vb_term(
-    model,              # a Denoiser
-    x0:torch.Tensor,    # clean data [B, ...]; images on the grid of `bins` values
-    x_t:torch.Tensor,   # noisy data at t, the same shape
-    t,                  # a number, or a tensor [B], above 0
-    bins:int=256,       # number of values that a pixel can have; None: L_0 is a density
-    s=None,             # earlier time(s), for the step of a strided chain; None: t - 1
-    **cond,             # to the model
-) -> torch.Tensor:      # [B] bits/dim
+    model, x0:torch.Tensor,     # a Denoiser; clean data [B, ...], images on a grid of values
+    x_t:torch.Tensor, t,        # noisy data, x0's shape; their time, a number or a tensor [B]
+    bins:int=256, s=None,       # values of a pixel, None: L_0 is a density; earlier time, or t - 1
+    **cond,                     # to the model
+) -> torch.Tensor:              # [B] bits/dim
     "L_{t-1} = KL(q(x_{t-1}|x_t,x_0) || p(x_{t-1}|x_t)); at t = 1 L_0 = -log p(x_0|x_1) (E11, E12)."
     same_shape('x_t', x_t, x0)
     check_grid(x0, bins)
