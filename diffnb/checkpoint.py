@@ -143,6 +143,7 @@ def open_tensors(path):   # a file -> safetensors' handle, to be used with `with
     except SafetensorError as e:
         raise ValueError(f"{path} is not a whole safetensors file ({e}): was it cut short, or is "
                          "it another format?") from None
+    except RuntimeError: return safe_open(str(path), 'pt')   # replaced between its two looks at it
 
 def read_meta(path) -> dict:   # a file, a run folder or a shipped name -> the JSON of a checkpoint
     "What a checkpoint says about itself; no tensor is read. ValueError if it is not one of ours."
@@ -203,7 +204,7 @@ def load_weights(
         raise ValueError(f"{what} hold {left[0]!r}, which {kind} does not have")
     net.load_state_dict(tensors)
 
-# %% ../nbs/84_checkpoint.ipynb #1e02aee7
+# %% ../nbs/84_checkpoint.ipynb #56b6b99a
 #| code-fold: true
 def read_part(f, part:str) -> dict:   # open_tensors' handle, prefix -> {name without it: tensor}
     "All tensors of a file under one prefix."
