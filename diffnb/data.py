@@ -144,7 +144,7 @@ def digits(image_size:int=None) -> TensorData:   # [1797, 1, 8, 8] unless resize
     classes = [str(c) for c in found.target_names]
     return TensorData('digits', pixels, 17, found.target, classes, image_size)
 
-# %% ../nbs/83_data.ipynb #9d38d662
+# %% ../nbs/83_data.ipynb #ef8453cf
 def swiss_roll(
     n:int,                            # number of points
     noise:float=.03,                  # their spread around the curve
@@ -156,7 +156,7 @@ def swiss_roll(
     curve = torch.stack([angle.cos(), angle.sin()], 1) * angle[:, None] / 8
     return curve + noise * torch.randn(n, 2, dtype=torch.float64, generator=generator)
 
-# %% ../nbs/83_data.ipynb #fa63e10c
+# %% ../nbs/83_data.ipynb #cfb2e502
 #| code-fold: true
 def moons(n:int, noise:float=.05, generator:torch.Generator=None) -> torch.Tensor:
     "Two interleaved half-circles, [n, 2] float64; as `swiss_roll`."
@@ -486,7 +486,7 @@ class BatchOrder:
             yield order[:self.batch_size]
             order = order[self.batch_size:]
 
-# %% ../nbs/83_data.ipynb #b32665f1
+# %% ../nbs/83_data.ipynb #06be6038
 #| code-fold: true
 def identity(x):   # anything
     "What it is given: the collate function for sets that are read by the batch."
@@ -506,7 +506,7 @@ def read_batches(
     except ValueError as e:
         raise ValueError(str(e).strip().splitlines()[-1].removeprefix('ValueError: ')) from None
 
-# %% ../nbs/83_data.ipynb #fbf05af6
+# %% ../nbs/83_data.ipynb #18cf4183
 def batches(
     dataset:ExampleSet,    # what to read
     batch_size:int,        # examples a batch; may be larger than the set
