@@ -616,7 +616,7 @@ def plot_file(
     run,             # run folder, file or shipped name
     plot:str=None,   # the option
 ) -> Path:
-    "As told, or bits_per_dim.png in the run folder, or NAME_bits_per_dim.png here."
+    "The given file, or bits_per_dim.png in the run folder, or NAME_bits_per_dim.png."
     folder = Path(run).expanduser()
     default = Path(f'{Path(run).stem}_bits_per_dim.png')
     if folder.is_dir(): default = folder/'bits_per_dim.png'
