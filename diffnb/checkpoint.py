@@ -8,6 +8,7 @@ __all__ = ['networks', 'format_version', 'model_file', 'write_atomic', 'pack_opt
            'naming', 'load', 'save_network', 'load_network', 'Training', 'load_training', 'slim']
 
 # %% ../nbs/84_checkpoint.ipynb #2ec6eb33
+#| code-fold: true
 import json, os, platform
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -29,7 +30,7 @@ def write_atomic(
     path,    # file to write or to replace; its folder must exist
     data,    # the new content: bytes, or a function that writes it to the open file it is given
 ):
-    "Replace a file all at once: on any error the old one is still there, and no litter (OSError)."
+    "Replace a file all at once: after any error the old one is still there, alone (OSError)."
     path = Path(path)
     temp = path.with_name(f'.{path.name}.tmp')
     try:
@@ -48,6 +49,7 @@ def write_atomic(
         finally: os.close(folder)
 
 # %% ../nbs/84_checkpoint.ipynb #d89db7b7
+#| code-fold: true
 def pack_optimizer(optimizer:torch.optim.Optimizer) -> tuple:   # {name: tensor}; what is left
     "An optimizer's state as flat tensors `0.exp_avg`, ... and what is not a tensor."
     state = optimizer.state_dict()
@@ -78,10 +80,10 @@ def save(
     optimizer=None,          # to resume
     rng:dict=None,           # {name: tensor}: states of random number generators, to resume
     step:int=0,              # training steps done
-    config:dict=None,        # training settings, JSON-able
-    data:dict=None,          # name, shape, levels, classes of the training data, JSON-able
+    config:dict=None,        # training settings, which JSON must be able to hold
+    data:dict=None,          # name, shape, levels, classes of the training data, for JSON
     provenance:dict=None,    # command, seed, ...; library versions are added
-    state:dict=None,         # what else resuming needs, JSON-able
+    state:dict=None,         # what else resuming needs, for JSON
 ):
     "Write a checkpoint atomically. ValueError for what could not be rebuilt; OSError."
     from safetensors.torch import save as to_bytes
@@ -105,12 +107,14 @@ def save(
     write_atomic(path, to_bytes(tensors, {'diffnb': json.dumps(meta, allow_nan=False)}))
 
 # %% ../nbs/84_checkpoint.ipynb #dee3db59
+#| code-fold: true
 def versions() -> dict:   # {'versions': {library: version}}
     "What a file was made with."
     return dict(versions=dict(diffnb=diffnb.__version__, torch=torch.__version__,
                               python=platform.python_version()))
 
 # %% ../nbs/84_checkpoint.ipynb #94ebb0c8
+#| code-fold: true
 model_file = 'model.safetensors'    # a run's checkpoint, inside its folder
 
 def shipped() -> list:   # names
@@ -131,6 +135,7 @@ def find(path) -> Path:   # a file, a run folder, or the name of a shipped model
     raise FileNotFoundError(f"{looked}; models that come with diffnb: {known}")
 
 # %% ../nbs/84_checkpoint.ipynb #fd27a7c5
+#| code-fold: true
 def open_tensors(path):   # a file -> safetensors' handle, to be used with `with`
     "Open a safetensors file. ValueError if it is cut short or something else."
     from safetensors import SafetensorError, safe_open
@@ -138,6 +143,7 @@ def open_tensors(path):   # a file -> safetensors' handle, to be used with `with
     except SafetensorError as e:
         raise ValueError(f"{path} is not a whole safetensors file ({e}): was it cut short, or is "
                          "it another format?") from None
+    except RuntimeError: return safe_open(str(path), 'pt')   # replaced between its two looks at it
 
 def read_meta(path) -> dict:   # a file, a run folder or a shipped name -> the JSON of a checkpoint
     "What a checkpoint says about itself; no tensor is read. ValueError if it is not one of ours."
@@ -159,6 +165,7 @@ def read_meta(path) -> dict:   # a file, a run folder or a shipped name -> the J
     return meta
 
 # %% ../nbs/84_checkpoint.ipynb #184afa20
+#| code-fold: true
 def build(
     meta:dict,     # what `read_meta` returned
     given:dict,    # what its schedule was made of, see `rebuild_schedule`
@@ -180,6 +187,7 @@ def build_network(meta:dict):   # what `read_meta` returned -> a network with in
             raise ValueError(f"{name} cannot be built from {config}: {e}") from None
 
 # %% ../nbs/84_checkpoint.ipynb #518f5971
+#| code-fold: true
 def load_weights(
     net:torch.nn.Module,       # its weights are overwritten
     tensors:dict,              # {name: tensor}
@@ -196,7 +204,8 @@ def load_weights(
         raise ValueError(f"{what} hold {left[0]!r}, which {kind} does not have")
     net.load_state_dict(tensors)
 
-# %% ../nbs/84_checkpoint.ipynb #73260a4b
+# %% ../nbs/84_checkpoint.ipynb #56b6b99a
+#| code-fold: true
 def read_part(f, part:str) -> dict:   # open_tensors' handle, prefix -> {name without it: tensor}
     "All tensors of a file under one prefix."
     return {k[len(part) + 1:]: f.get_tensor(k) for k in f.keys() if k.startswith(f'{part}.')}
@@ -207,6 +216,7 @@ def naming(path):
     try: yield
     except ValueError as e: raise ValueError(f"{path}: {e}") from None
 
+# %% ../nbs/84_checkpoint.ipynb #73260a4b
 def load(
     path,             # a file, a run folder, or a shipped name such as 'digits'
     device='cpu',     # where the model shall live
@@ -225,6 +235,7 @@ def load(
     return model.to(device).eval().requires_grad_(False)
 
 # %% ../nbs/84_checkpoint.ipynb #bf143571
+#| code-fold: true
 def save_network(
     path,       # file to write
     net,        # a network of a known class
@@ -248,6 +259,7 @@ def load_network(
     return net.to(device).eval().requires_grad_(False), sched
 
 # %% ../nbs/84_checkpoint.ipynb #02643d8f
+#| code-fold: true
 class Training(NamedTuple):
     "A checkpoint's content, for resuming."
     meta: dict          # what `read_meta` returns

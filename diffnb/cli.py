@@ -11,6 +11,7 @@ __all__ = ['set_by_commands', 'train_command', 'sample_command', 'eval_command',
            'plot_file', 'bits_line', 'reference_for', 'eval_cli']
 
 # %% ../nbs/90_cli.ipynb #3afb153e
+#| code-fold: true
 import argparse, ast, json, os, shlex, sys, time, warnings
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache, partial, wraps
@@ -20,18 +21,20 @@ from pathlib import Path
 from typing import NamedTuple
 import diffnb
 
-# %% ../nbs/90_cli.ipynb #5afef5ef
+# %% ../nbs/90_cli.ipynb #26519675
+#| code-fold: true
 def program(func) -> str:   # what is behind a command, such as train_cli
     "The name of the command."
     return f"diffnb_{func.__name__.removesuffix('_cli')}"
 
 def one_line(e) -> str:   # an error or a warning
-    "What it has to say, in one line without a traceback."
+    "Its message, in one line without a traceback."
     text = str(e) or type(e).__name__
     if isinstance(e, OSError) and e.strerror:
         text = e.strerror if e.filename is None else f"{e.strerror}: {e.filename}"
     return ' '.join(text.split())
 
+# %% ../nbs/90_cli.ipynb #5afef5ef
 def console(func):   # what is behind a command
     "Errors that a user can cause become one line on stderr and exit code 2; Ctrl-C gives 130."
     name = program(func)
@@ -88,8 +91,9 @@ def all_options(func) -> list:   # what is behind a command
     return [*chain.from_iterable(map(options_of, func.parts))]
 
 # %% ../nbs/90_cli.ipynb #c1d39f7f
+#| code-fold: true
 def spell(value) -> str:   # of an option
-    "The value as it stands on a command line."
+    "The value as it is written on a command line."
     return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 def parser(func) -> argparse.ArgumentParser:   # what is behind a command
@@ -109,6 +113,7 @@ def parser(func) -> argparse.ArgumentParser:   # what is behind a command
     return found
 
 # %% ../nbs/90_cli.ipynb #c92e01c2
+#| code-fold: true
 def integers(
     text:str,   # '1,2'
     name:str,   # the option it belongs to
@@ -146,6 +151,7 @@ def command(*parts:str):   # dataclasses, such as 'train.Settings'
     return around
 
 # %% ../nbs/90_cli.ipynb #c52cfc39
+#| code-fold: true
 def plain(option:str) -> str:   # an option such as --batch-size
     "The option without regard to capitals, hyphens and underscores."
     return option.lower().replace('-', '_')
@@ -164,6 +170,7 @@ def console_script(func):   # what is behind a command, such as train_cli
     return run
 
 # %% ../nbs/90_cli.ipynb #f9bbb509
+#| code-fold: true
 def command_line(
     name:str,   # 'train', 'sample' or 'eval'
     *parts,     # the dataclasses of the command
@@ -186,10 +193,10 @@ class Data:
     # data set: digits, swiss_roll, moons, rings, mnist, fashion_mnist, cifar10, celeba, or a folder
     # of images
     data:str='digits'
-    # folder that holds the published files, or gets them (default: ~/.cache/diffnb)
+    # folder of the published files, or to download them to (default: ~/.cache/diffnb)
     root:str=None
     image_size:int=None         # resize images to this many pixels a side (default: leave them)
-    # share of a folder's images that may be unreadable; others take their places
+    # share of a folder's images that may be unreadable; each is replaced by the next one
     unreadable:float=.01
 
 @dataclass(frozen=True)
@@ -203,7 +210,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Model:
-    "What the network is to say, and about which noise; and its width."
+    "The noise schedule, what the network predicts, and its width."
     # noise schedule: linear, cosine, geometric (noise up to the largest distance between two
     # examples), flow, edm or vp
     schedule:str='cosine'
@@ -211,10 +218,10 @@ class Model:
     # what the network predicts: eps, x0, v, score, mu, flow, or edm (trained on log-normal noise
     # levels)
     predicts:str='eps'
-    # of the reverse steps: large suits drawings on an empty ground (digits), small photographs
-    # sampled in few steps; learned gives the fewest bits/dim
+    # of the reverse steps: large for digits, small for photographs sampled in few steps, learned
+    # for the fewest bits/dim
     variance:str='large'
-    conditional:bool=False      # tell the network the class of each image
+    conditional:bool=False      # give the network the class of each image
     channels:int=None           # width of the network (default: 16 for images, 128 for points)
 
 # %% ../nbs/90_cli.ipynb #60077100
@@ -235,6 +242,8 @@ def new_network(
     own = dict(in_channels=C, out_channels=out, num_classes=K) | width
     return UNet(**asdict(config) | own)
 
+# %% ../nbs/90_cli.ipynb #a6697297
+#| code-fold: true
 def new_model(
     network,
     data,           # data set
@@ -252,6 +261,7 @@ def new_model(
     return Denoiser(network, sched, model.predicts, model.variance, clip)
 
 # %% ../nbs/90_cli.ipynb #0d41b5f6
+#| code-fold: true
 def check_model(
     model,      # a Denoiser
     settings,   # of the training
@@ -272,11 +282,12 @@ def check_model(
                          "noise: choose flow, v, x0 or edm")
 
 # %% ../nbs/90_cli.ipynb #53f688cc
+#| code-fold: true
 def report(
     run,               # what `train` returned
     data,              # the data set
     command:str,       # that made the run
-    n_eval:int=None,   # samples to judge, 0 for none; None: as many as examples, at most 10000
+    n_eval:int=None,   # samples to measure, 0 for none; None: as many as examples, at most 10000
 ):
     "Measure a finished run, write metrics.json, and say where things are and what to try next."
     from diffnb.checkpoint import versions, write_atomic
@@ -301,7 +312,7 @@ def report(
               f"{'pixels' if data.levels else 'coordinates'} ({found['samples']['n']} samples "
               f"against {found['reference']['n']} of {found['reference']['name']})")
     bad = metrics.get('unreadable_images')
-    if bad: print(f"{bad} of {len(data)} images could not be read; others took their places")
+    if bad: print(f"{bad} of {len(data)} images could not be read and were replaced by others")
     made = {'model.safetensors': 'the model, and all that resuming needs',
             'samples.png': 'samples', 'loss.png': 'loss curve, from log.csv',
             'metrics.json': 'these numbers'}
@@ -354,36 +365,39 @@ class Trained:
     # run folder, checkpoint file, a diffusers pipeline folder, or the name of a model that comes
     # with diffnb: digits, digits_cond, digits_learned, digits_ncsn, fashion_mnist
     run:str
-    cpu:bool=False              # leave a GPU alone
+    cpu:bool=False              # do not use a GPU
 
 @dataclass(frozen=True)
 class Sampler:
     "How samples are drawn."
-    sampler:str='ddpm'          # ddpm, ddim, heun, heun_churn, dpmpp2m, dpmpp2m_sde or unipc
+    # ddpm, ddim, heun, heun_churn, dpmpp2m, dpmpp2m_sde or unipc: ddpm with 50 steps for quality,
+    # dpmpp2m (DPM-Solver++) with 10 for speed
+    sampler:str='ddpm'
     steps:int=50                # network calls for each, at most the model's T if it has one
     seed:int=0                  # of the noise
     batch_size:int=512          # samples at once; another number draws other noise
 
 @dataclass(frozen=True)
 class Samples:
-    "What is drawn, and where it goes."
+    "What to draw, and where to write it."
     n:int=64                    # how many samples
     # times of the steps: trailing, leading, linspace, quad, log_snr or edm (default: the sampler's
     # own)
     spacing:str=None
     variance:str=None           # of ddpm's steps: small or large (default: as trained)
     # class of all samples, by number or name, or none (default: for a model with labels or a
-    # classifier, a row of each class)
+    # classifier, a row for each class)
     label:str=None
-    # of guidance: 0 ignores the label, 1 is what the label meant in training, more exaggerates
+    # guidance scale: 0 ignores the label, 1 is the model as trained, more strengthens the label
     scale:float=1.
-    # guide by this classifier of noisy images: a file, or digits_classifier (default: by the model
-    # itself, without label)
+    # guide by this classifier of noisy images: a file, or digits_classifier (default: guide by the
+    # model's own unconditional prediction)
     classifier:str=None
     # file to write: .png for an image, .npz for arr_0, uint8 [N, H, W, C] (points: float32 [N, 2])
     out:str='samples.png'
 
 # %% ../nbs/90_cli.ipynb #f86bdbb6
+#| code-fold: true
 def check_file(
     out,                  # file to write
     kinds:tuple,          # its possible endings, such as ('.png', '.npz')
@@ -403,7 +417,7 @@ def check_file(
 
 def load_for(
     run,         # run folder, file or shipped name, or a diffusers pipeline folder
-    cpu:bool,    # leave a GPU alone?
+    cpu:bool,    # never use a GPU?
 ) -> tuple:
     "A model, and what its checkpoint says about the data."
     import torch
@@ -434,13 +448,14 @@ def load_pipeline(
     return model, dict(data=dict(name=None, shape=shape), config=None)
 
 # %% ../nbs/90_cli.ipynb #5a34e632
+#| code-fold: true
 def labels_for(
     net,              # a network
     meta:dict,        # its checkpoint's JSON
     n:int,            # how many samples
     label:str=None,   # the option
 ) -> tuple:           # {} or y=[n]; width of a grid with a row for each class; or ValueError
-    "What to tell the network."
+    "The labels to sample with."
     import torch
     from diffnb.plot import class_rows
     from diffnb.unet import labelled
@@ -467,17 +482,18 @@ def check_unlabelled(
     meta:dict,   # a checkpoint's JSON
     who:str,     # for the message
 ):
-    "ValueError if the network was told the label of every image."
+    "ValueError if the network was given the label of every image in training."
     if not (meta['config'] or {}).get('label_dropout'):
         raise ValueError(f"{who} never saw an image without its label (--label_dropout was 0)")
 
 # %% ../nbs/90_cli.ipynb #1866b2fa
+#| code-fold: true
 def guided(
     model,             # a Denoiser
     meta:dict,         # its checkpoint's JSON
     samples:Samples,   # how many, label, scale and classifier
-) -> tuple:            # model to sample from, what to tell it, width of a grid; or ValueError
-    "The model that is steered to the label."
+) -> tuple:            # model to sample from, its condition, width of a grid; or ValueError
+    "The model that is guided to the label."
     from diffnb.checkpoint import load_network, read_meta
     from diffnb.guidance import ClassifierFreeGuidance, ClassifierGradient, ClassifierGuidance
     from diffnb.schedule import finite, same_schedule
@@ -485,7 +501,8 @@ def guided(
     finite('--scale', scale, 0)
     if classifier is not None:
         if label == 'none':
-            raise ValueError("--label none leaves the classifier nothing to ask for")
+            raise ValueError("--label none does not go with --classifier: name a class, or leave "
+                             "--label out")
         net, sched = load_network(classifier, next(model.parameters()).device)
         if not same_schedule(model.sched.given, sched.given):
             raise ValueError(f"--classifier {classifier} was trained on another noise schedule")
@@ -494,16 +511,17 @@ def guided(
     cond, ncol = labels_for(model.net, meta, n, label)
     if scale == 1: return model, cond, ncol
     if not cond: raise ValueError("--scale: guidance needs a model with labels, or a --classifier")
-    check_unlabelled(meta, '--scale: this model cannot guide itself, as it')
+    check_unlabelled(meta, '--scale: this model cannot be guided without --classifier: it')
     return ClassifierFreeGuidance(model, scale), cond, ncol
 
 # %% ../nbs/90_cli.ipynb #dac06860
+#| code-fold: true
 def gathered(
     drawn,            # this process's batches
     out:Path,         # the file to write
     n:int,            # samples of all processes
     batch_size:int,
-    cpu:bool,         # leave a GPU alone?
+    cpu:bool,         # never use a GPU?
 ):                    # yields batches; None for all processes but the first
     "The batches of all processes in their order."
     from diffnb.train import leave, rank_and_world
@@ -563,41 +581,42 @@ sample_command = console_script(sample_cli)
 class Reference:
     "The data to compare with."
     data:str=None               # data set to compare with (default: the one of the training)
-    root:str=None               # folder that holds its files (default: ~/.cache/diffnb)
+    root:str=None               # folder of its files (default: ~/.cache/diffnb)
     test:bool=False             # its test part instead of the one trained on
 
 @dataclass(frozen=True)
 class Evaluation:
-    "How samples are judged."
+    "How samples are evaluated."
     n:int=None                  # samples to draw (default: as many as examples, at most 10000)
     features:str='pixels'       # what the Fréchet distance sees: pixels, classifier or inception
     # of the classifier: digits_features, fashion_mnist_features or a file; of Inception: a file
     # (default: torchmetrics downloads it)
     weights:str=None
-    # to Inception's 299 pixels: antialias, or tensorflow as in the first FIDs
+    # how to resize to Inception's 299 pixels: antialias, or tensorflow as in the first FIDs
     resize:str='antialias'
     # .safetensors file of the data's statistics, read if it is there, else written
     cache:str=None
-    samples:str=None            # judge this .npz file of diffnb_sample instead of drawing
-    out:str=None                # .json file for the result, besides showing it
+    samples:str=None            # evaluate this .npz file of diffnb_sample, not new samples
+    out:str=None                # .json file for the result, which is printed, too
 
 @dataclass(frozen=True)
 class Bound:
     "The bound on bits/dim."
     # also the bound on bits/dim of the data (those it was trained on, unless --data says
-    # otherwise), its parts, and a picture
+    # otherwise), its parts, and a figure
     bpd:bool=False
     bpd_calls:int=10_000        # network calls for it
     # steps of the chain that it is a bound for (default: all; a fixed variance needs nearly all)
     bpd_steps:int=None
-    plot:str=None               # .png file for its picture (default: bits_per_dim.png in the run)
+    plot:str=None               # .png file for the figure (default: bits_per_dim.png in the run)
 
 # %% ../nbs/90_cli.ipynb #771e5898
+#| code-fold: true
 def plot_file(
     run,             # run folder, file or shipped name
     plot:str=None,   # the option
 ) -> Path:
-    "As told, or bits_per_dim.png in the run folder, or NAME_bits_per_dim.png here."
+    "The given file, or bits_per_dim.png in the run folder, or NAME_bits_per_dim.png."
     folder = Path(run).expanduser()
     default = Path(f'{Path(run).stem}_bits_per_dim.png')
     if folder.is_dir(): default = folder/'bits_per_dim.png'
@@ -607,9 +626,10 @@ def bits_line(found:dict) -> str:   # what `bits` returned
     "The bound and its parts, in one line."
     parts = (f"{k} {p['bits']:.3f} ± {p['standard_error']:.3f}" for k, p in found['split'].items())
     return (f"{found['at_most']:.3f} ± {found['standard_error']:.3f} bits/dim = "
-            f"{' + '.join(parts)}; picture: {found['picture']}")
+            f"{' + '.join(parts)}; figure: {found['picture']}")
 
 # %% ../nbs/90_cli.ipynb #d03ae28e
+#| code-fold: true
 def reference_for(
     about:dict,        # a checkpoint's data entry
     data:str=None,     # options of `eval_cli`
@@ -620,20 +640,22 @@ def reference_for(
     from diffnb.data import load_data
     name, shape = data or about['name'], tuple(about['shape'])
     if not name:
-        raise ValueError("--data is needed: it is not written here what this model was trained on")
+        raise ValueError("--data is needed: the checkpoint does not say what this model was "
+                         "trained on")
     examples = load_data(name, root, not test)
     if examples.shape != shape and len(shape) == 3:
         examples = load_data(name, root, not test, shape[-1])
     if examples.shape != shape:
-        raise ValueError(f"the model makes examples of the shape {list(shape)}, but "
+        raise ValueError(f"the model makes samples of the shape {list(shape)}, but "
                          f"{examples.name} has {list(examples.shape)}")
     return examples
 
 # %% ../nbs/90_cli.ipynb #22ed7366
+#| code-fold: true
 @console
 @command('cli.Trained', 'cli.Reference', 'cli.Sampler', 'cli.Evaluation', 'cli.Bound')
 def eval_cli(trained, reference, sampler, evaluation, bound):
-    "Measure a model: Fréchet distance, precision, recall, copying, bits/dim. Shows JSON."
+    "Measure a model: Fréchet distance, precision, recall, copying, bits/dim. Prints JSON."
     from diffnb.checkpoint import versions, write_atomic
     from diffnb.metrics import bits, features_of, quality, read_array_file
     from diffnb.solvers import sampler as make_sampler
@@ -645,7 +667,7 @@ def eval_cli(trained, reference, sampler, evaluation, bound):
     model, meta = load_for(trained.run, trained.cpu)
     examples = reference_for(meta['data'], **asdict(reference))
     make_sampler(sampler.sampler, model.sched, sampler.steps)   # errors now, not after the bits
-    judge = features_of(e.features, e.weights, next(model.parameters()).device, e.resize)
+    features = features_of(e.features, e.weights, next(model.parameters()).device, e.resize)
     x = None if e.samples is None else read_array_file(e.samples, examples.shape)
     result = {}
     if bound.bpd:
@@ -654,8 +676,8 @@ def eval_cli(trained, reference, sampler, evaluation, bound):
         print(bits_line(found), file=sys.stderr)
         result = dict(bits_per_dim=found)
     try:
-        result = quality(model, examples, x, e.n, progress=True, features=judge, cache=e.cache,
-                         **asdict(sampler)) | result
+        result = quality(model, examples, x, e.n, progress=True, features=features,
+                         cache=e.cache, **asdict(sampler)) | result
     except ValueError as error:
         if not bound.bpd: raise
         result = dict(frechet_distance=None, why=str(error)) | result
@@ -667,6 +689,7 @@ def eval_cli(trained, reference, sampler, evaluation, bound):
 eval_command = console_script(eval_cli)
 
 # %% ../nbs/90_cli.ipynb #5315252d
+#| code-fold: true
 moved = dict.fromkeys(('quality', 'labels_of', 'check_pixels', 'bits', 'write_array_file',
                        'read_array_file'), 'metrics')
 

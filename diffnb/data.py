@@ -9,14 +9,15 @@ __all__ = ['toys', 'suffixes', 'known', 'to_signed', 'to_uint8', 'ExampleSet', '
            'data_root', 'published', 'epoch_order', 'BatchOrder', 'identity', 'read_batches', 'batches']
 
 # %% ../nbs/83_data.ipynb #3dd6e326
+#| code-fold: true
 import gzip, math, os, warnings, zlib
 from pathlib import Path
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/83_data.ipynb #c0de3101
+#| code-fold: true
 from .checks import whole
 
 # %% ../nbs/83_data.ipynb #e51d0ba5
@@ -43,6 +44,7 @@ def to_uint8(
     return ((x.float() + 1) * ((levels - 1)/2)).round_().clamp_(0, levels - 1).to(torch.uint8)
 
 # %% ../nbs/83_data.ipynb #c2722c39
+#| code-fold: true
 class ExampleSet(Dataset):
     "Examples of one shape, read by the batch: subclasses define read(indices) -> x, those read."
     workers = 0                # worker processes that are worth their start
@@ -73,11 +75,20 @@ class ExampleSet(Dataset):
         x, y = self.__getitems__([i])
         return x[0], y[0]
 
+    def tensor(self, n:int=None) -> torch.Tensor:   # how many, all if None -> [n, ...]
+        "All examples, or n that are evenly spaced through the set, as one tensor."
+        n = len(self) if n is None else n
+        if not 1 <= n <= len(self):
+            raise ValueError(f"n must lie in 1..{len(self)} for {self.name}, got {n}")
+        order = (torch.arange(n) * len(self) // n).split(256)
+        return torch.cat([x for x, _ in read_batches(self, order, None if n > 1000 else 0)])
+
     def __repr__(self):
         return (f"{type(self).__name__}({self.name!r}: {self.n} of shape {self.shape}, levels "
                 f"{self.levels}, {len(self.classes)} classes)")
 
 # %% ../nbs/83_data.ipynb #9dac4930
+#| code-fold: true
 class TensorData(ExampleSet):
     "A data set in memory: images as pixel levels, scaled when read, or points as they are."
     def __init__(
@@ -103,6 +114,7 @@ class TensorData(ExampleSet):
         return (to_signed(self.data[i], self.levels) if self.levels else self.data[i]), i
 
 # %% ../nbs/83_data.ipynb #35825cdf
+#| code-fold: true
 def check_image_size(image_size):   # pixels a side, or None
     "The image size as an int (or None); ValueError if it is no whole positive number."
     if image_size is None: return None
@@ -132,7 +144,7 @@ def digits(image_size:int=None) -> TensorData:   # [1797, 1, 8, 8] unless resize
     classes = [str(c) for c in found.target_names]
     return TensorData('digits', pixels, 17, found.target, classes, image_size)
 
-# %% ../nbs/83_data.ipynb #b9ecc952
+# %% ../nbs/83_data.ipynb #ef8453cf
 def swiss_roll(
     n:int,                            # number of points
     noise:float=.03,                  # their spread around the curve
@@ -144,6 +156,8 @@ def swiss_roll(
     curve = torch.stack([angle.cos(), angle.sin()], 1) * angle[:, None] / 8
     return curve + noise * torch.randn(n, 2, dtype=torch.float64, generator=generator)
 
+# %% ../nbs/83_data.ipynb #cfb2e502
+#| code-fold: true
 def moons(n:int, noise:float=.05, generator:torch.Generator=None) -> torch.Tensor:
     "Two interleaved half-circles, [n, 2] float64; as `swiss_roll`."
     u = math.pi * torch.rand(n, dtype=torch.float64, generator=generator)
@@ -161,6 +175,7 @@ def rings(n:int, noise:float=.03, generator:torch.Generator=None) -> torch.Tenso
     return circle + noise * torch.randn(n, 2, dtype=torch.float64, generator=generator)
 
 # %% ../nbs/83_data.ipynb #65ede783
+#| code-fold: true
 toys = {'swiss_roll': swiss_roll, 'moons': moons, 'rings': rings}
 
 def toy(
@@ -173,6 +188,7 @@ def toy(
     return TensorData(name, points.float(), levels=None)
 
 # %% ../nbs/83_data.ipynb #a3e50dd5
+#| code-fold: true
 def read_idx(path) -> torch.Tensor:   # a file, gzipped if its name ends in .gz -> uint8 tensor
     "The table of bytes in an idx file (the format of MNIST)."
     path = Path(path)
@@ -190,6 +206,7 @@ def read_idx(path) -> torch.Tensor:   # a file, gzipped if its name ends in .gz 
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
 
 # %% ../nbs/83_data.ipynb #421fcb1f
+#| code-fold: true
 def fetch(
     kind:str,         # a class of torchvision.datasets
     root,             # folder of the files
@@ -205,6 +222,7 @@ def fetch(
         raise FileNotFoundError(f"{kind}: no usable files in {root}, and {hint} ({why})") from e
 
 # %% ../nbs/83_data.ipynb #9e6e16d3
+#| code-fold: true
 def find_idx(
     kind:str,      # 'MNIST' or 'FashionMNIST'
     root,          # folder of the files
@@ -237,6 +255,7 @@ def idx_data(
     return TensorData(name, images[:, None], 256, labels, classes, image_size)
 
 # %% ../nbs/83_data.ipynb #374665fc
+#| code-fold: true
 suffixes = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
 
 class Unreadable(ValueError):
@@ -257,6 +276,7 @@ def read_header(path) -> tuple:   # an image file -> channels (1 or 3), (height,
     return (1 if mode in ('1', 'L', 'LA') else 3), (h, w)
 
 # %% ../nbs/83_data.ipynb #936d04fb
+#| code-fold: true
 def read_image(
     path,            # an image file
     channels:int,    # 1 or 3
@@ -273,6 +293,7 @@ def read_image(
         raise Unreadable(f"cannot read the image {path}: {e or type(e).__name__}") from None
 
 # %% ../nbs/83_data.ipynb #95c36e41
+#| code-fold: true
 def same_size(
     first, size,          # an image file and its (height, width)
     other, other_size,    # another one, and its own
@@ -284,6 +305,7 @@ def same_size(
                          "give one size for all, such as --image-size 64 (image_size=64)")
 
 # %% ../nbs/83_data.ipynb #e1655f21
+#| code-fold: true
 def cpu_count() -> int:
     "How many processors this process may use."
     if hasattr(os, 'sched_getaffinity'): return len(os.sched_getaffinity(0))
@@ -300,7 +322,7 @@ class FileData(ExampleSet):
         labels=None,             # class numbers [N], or None
         classes=(),              # names of the classes
         image_size:int=None,     # resize and crop to this many pixels a side
-        headers:int=20_000,      # look at so many headers at most
+        headers:int=20_000,      # how many headers are looked at, at most
         unreadable:float=.01,    # share of the files that may be unreadable, 0 up to 1
     ):
         if not len(paths): raise ValueError(f"the data set {name!r} is empty")
@@ -321,45 +343,42 @@ class FileData(ExampleSet):
         self.grey_so_far = channels == 1 and len(looked) < len(paths)
         super().__init__(name, len(paths), (channels, *size), 256, labels, classes)
 
-# %% ../nbs/83_data.ipynb #b75ecb17
-@patch
-def attempt(
-    self:FileData,
-    read,     # a function of a path
-    k:int,    # which file
-):            # what it returns, or None
-    "Read a file; one that is unreadable is named once and counted. ValueError if too many are."
-    try: return read(self.paths[k])
-    except Unreadable as e:
-        known, self.bad[k] = bool(self.bad[k]), True
-        n = int(self.bad.sum())
-        if n > self.unreadable*len(self.paths):
-            raise ValueError(
-                f"{e}; that makes {n} of {len(self.paths)} images, more than the share of "
-                f"{self.unreadable:g} that is allowed (--unreadable)") from None
-        if not known: warnings.warn(f"{e}; another image takes its place", stacklevel=2)
+    def attempt(
+        self,
+        read,     # a function of a path
+        k:int,    # which file
+    ):            # what it returns, or None
+        "Read a file; an unreadable one is named once and counted. ValueError if too many are."
+        try: return read(self.paths[k])
+        except Unreadable as e:
+            known, self.bad[k] = bool(self.bad[k]), True
+            n = int(self.bad.sum())
+            if n > self.unreadable*len(self.paths):
+                raise ValueError(
+                    f"{e}; that makes {n} of {len(self.paths)} images, more than the share of "
+                    f"{self.unreadable:g} that is allowed (--unreadable)") from None
+            if not known: warnings.warn(f"{e}; another image takes its place", stacklevel=2)
 
-@patch
-def read_one(self:FileData, path):   # -> uint8 [C, H, W]
-    "Decode a file to the shape of the set; ValueError if it is of another."
-    if self.grey_so_far and read_header(path)[0] > 1:
-        raise ValueError(f"{path} has colour, but the files looked at first had none")
-    image = read_image(path, self.shape[0])
-    if self.image_size: return resize_crop(image, self.image_size)
-    same_size(self.sample, self.shape[1:], path, image.shape[1:])
-    return image
+    def read_one(self, path):   # -> uint8 [C, H, W]
+        "Decode a file to the shape of the set; ValueError if it is of another."
+        if self.grey_so_far and read_header(path)[0] > 1:
+            raise ValueError(f"{path} has colour, but the files looked at first had none")
+        image = read_image(path, self.shape[0])
+        if self.image_size: return resize_crop(image, self.image_size)
+        same_size(self.sample, self.shape[1:], path, image.shape[1:])
+        return image
 
-@patch
-def read(self:FileData, i):   # LongTensor [B] -> float32 [B, C, H, W], the files that were read [B]
-    "The examples asked for; for an unreadable one the next that can be read."
-    images, found = [], i.clone()
-    for place, k in enumerate(i.tolist()):
-        while (image := self.attempt(self.read_one, k)) is None: k = (k + 1) % len(self)
-        images.append(image)
-        found[place] = k
-    return to_signed(torch.stack(images)), found
+    def read(self, i):   # LongTensor [B] -> float32 [B, C, H, W], the files that were read [B]
+        "The examples asked for; for an unreadable one the next that can be read."
+        images, found = [], i.clone()
+        for place, k in enumerate(i.tolist()):
+            while (image := self.attempt(self.read_one, k)) is None: k = (k + 1) % len(self)
+            images.append(image)
+            found[place] = k
+        return to_signed(torch.stack(images)), found
 
 # %% ../nbs/83_data.ipynb #5b674364
+#| code-fold: true
 def image_files(root) -> list:   # a folder
     "The paths of the images in a folder and its sub-folders, sorted."
     found = []
@@ -419,6 +438,7 @@ def load_data(
                      "of a folder of images")
 
 # %% ../nbs/83_data.ipynb #35ab4553
+#| code-fold: true
 def data_root(root=None) -> Path:   # an existing folder, or None: ~/.cache/diffnb, which is made
     "The folder of downloaded data."
     if root is None:
@@ -466,7 +486,8 @@ class BatchOrder:
             yield order[:self.batch_size]
             order = order[self.batch_size:]
 
-# %% ../nbs/83_data.ipynb #24396a92
+# %% ../nbs/83_data.ipynb #06be6038
+#| code-fold: true
 def identity(x):   # anything
     "What it is given: the collate function for sets that are read by the batch."
     return x
@@ -485,6 +506,7 @@ def read_batches(
     except ValueError as e:
         raise ValueError(str(e).strip().splitlines()[-1].removeprefix('ValueError: ')) from None
 
+# %% ../nbs/83_data.ipynb #18cf4183
 def batches(
     dataset:ExampleSet,    # what to read
     batch_size:int,        # examples a batch; may be larger than the set
@@ -496,13 +518,3 @@ def batches(
     "Shuffled batches of step start, start+1, ... of the one order that belongs to the seed."
     order = BatchOrder(len(dataset), batch_size, seed, start)
     return read_batches(dataset, order, workers, **kwargs)
-
-# %% ../nbs/83_data.ipynb #d698d878
-@patch
-def tensor(self:ExampleSet, n:int=None) -> torch.Tensor:   # how many, all if None -> [n, ...]
-    "All examples, or n that are evenly spaced through the set, as one tensor."
-    n = len(self) if n is None else n
-    if not 1 <= n <= len(self):
-        raise ValueError(f"n must lie in 1..{len(self)} for {self.name}, got {n}")
-    order = (torch.arange(n) * len(self) // n).split(256)
-    return torch.cat([x for x, _ in read_batches(self, order, None if n > 1000 else 0)])
