@@ -98,7 +98,7 @@ class Settings:
 class Running:
     "How a training run is done; none of this changes its result."
     progress:bool=True          # show a bar with loss and remaining time
-    sample_every:int=500        # steps between sample pictures
+    sample_every:int=500        # steps between images of samples
     save_every:int=500          # steps between checkpoints
     log_every:int=20            # steps between rows of the log
     keep_every:int=None         # steps between checkpoints that stay, as step_0000500.safetensors
@@ -493,7 +493,7 @@ class Trainer:
         return self.device.reduce(asked).item() > 0
 
     def farewell(self) -> str:
-        "What to tell who stopped a run."
+        "The message for the user who stopped a run."
         command = self.how.command
         again = f"{command} --resume" if command else "train(..., resume=True)"
         kept = f"saved in {self.out}; continue with: {again}"

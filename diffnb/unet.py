@@ -136,7 +136,7 @@ class AttentionBlock(nn.Module):
 # %% ../nbs/20_unet.ipynb #c0de3004
 #| code-fold: true
 class Clock(nn.Sequential):
-    "Layers that are shown the embedding of (t + offset)·scale: t [B] -> [B, emb]."
+    "Layers applied to the embedding of (t + offset)·scale: t [B] -> [B, emb]."
     def __init__(self, *layers, offset:float=0, scale:float=1., freq_shift:int=0):
         super().__init__(*layers)
         self.offset, self.scale, self.freq_shift = offset, scale, freq_shift
@@ -231,8 +231,8 @@ class UNetConfig(NetConfig):
     num_classes:int=None        # number of labels y; None: the network takes no label
     middle_attention:bool=True  # attention at the coarsest level, between two blocks
     down_padding:int=1          # 0 in DDPM's own networks, see `Downsample`
-    label_required:bool=False   # refuse to guess without a label
-    picture_channels:int=0      # of a second image that is shown along, such as one to be enlarged
+    label_required:bool=False   # refuse to predict without a label
+    picture_channels:int=0      # of a second image that goes in as well, such as one to be enlarged
     __delwrap__ = NetConfig     # where docments finds the comments of the other fields
 
     def __post_init__(self):
@@ -355,7 +355,7 @@ def _middle(parts:Parts) -> Stage:
 # %% ../nbs/20_unet.ipynb #ce4a2e59
 #| code-fold: true
 def _embed(net, x_t, t, y=None):
-    "What the blocks are told: time, and the class where there is one, [B, emb]."
+    "The embedding of time, plus that of the class where there is one, [B, emb]."
     if not isinstance(t, torch.Tensor) or t.shape != (len(x_t),):
         raise ValueError(f"t must be a tensor of shape [{len(x_t)}], one time for each x_t, got "
                          f"{list(t.shape) if isinstance(t, torch.Tensor) else t!r}")
@@ -379,8 +379,8 @@ def _check_label(config, n, y):
 
 def check_condition(
     net,          # a network; one without a config that names num_classes takes what it likes
-    x,            # what it will see [B, ...]
-    cond:dict,    # what it will be told
+    x,            # its input [B, ...]
+    cond:dict,    # its conditions, by name
 ):
     "ValueError unless the labels y are those of the network. Reads them: a GPU has to wait."
     config, y = getattr(net, 'config', None), cond.get('y')
@@ -434,7 +434,7 @@ class UNet(nn.Module):
 # %% ../nbs/20_unet.ipynb #6c4d2652
 #| code-fold: true
 def _seen(net, x_t, picture=None):
-    "What the stem is shown: x_t, and the second image in its size where there is one."
+    "The input of the stem: x_t, and the second image in its size where there is one."
     C, side = net.config['in_channels'], 2**(len(net.config['mults']) - 1)
     if x_t.ndim != 4 or x_t.shape[1] != C or min(x_t.shape[2:]) < side:
         raise ValueError(f"images that do not fit the network: it takes [B, {C}, H, W] with H and "
@@ -550,7 +550,7 @@ class AttentionPool(nn.Module):
             raise ValueError(f"the pool was built for {N} pixels, got {list(x.shape)}")
         tokens = torch.cat([pixels.mean(2, keepdim=True), pixels], dim=2) + self.place
         q, k, v = _heads(_each(self.qkv, tokens.transpose(1, 2)), self.heads)
-        h = F.scaled_dot_product_attention(q[:, :, :1], k, v)   # only the mean asks
+        h = F.scaled_dot_product_attention(q[:, :, :1], k, v)   # the query of the mean alone
         return _each(self.proj, h.transpose(1, 2).flatten(2))[:, 0]
 
 # %% ../nbs/20_unet.ipynb #3e02e180
