@@ -12,7 +12,7 @@ import torch
 from .checks import finite, same_shape, whole
 from .langevin import langevin
 
-# %% ../nbs/31_score.ipynb #3bf8e36c
+# %% ../nbs/31_score.ipynb #c32114d2
 #| code-fold: true
 def explicit_score_loss(
     s:torch.Tensor,      # score of the network [B, ...]
