@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['adaptive', 'rates', 'SubVPSchedule', 'VESchedule', 'subvp_schedule', 've_schedule', 'discretize', 'reverse_drift',
-           'noise_ratio', 'check_times', 'log_snr_times', 'sde_path', 'rk4', 'solve', 'PredictorCorrector',
-           'continuous', 'log_likelihood', 'dequantize', 'flow_bits_per_dim']
+           'euler_maruyama', 'noise_ratio', 'check_times', 'log_snr_times', 'sde_path', 'rk4', 'solve',
+           'PredictorCorrector', 'with_divergence', 'log_likelihood', 'continuous', 'dequantize', 'flow_bits_per_dim']
 
 # %% ../nbs/32_sde.ipynb #0d536c91
 import math
@@ -36,6 +36,7 @@ def rates(
     return (f, g2) if isinstance(t, torch.Tensor) else (f.item(), g2.item())
 
 # %% ../nbs/32_sde.ipynb #902f884b
+#| code-fold: true
 class SubVPSchedule(VPSchedule):
     "The signal of VP with less noise: b = 1 - e^{-B} (E37, Song et al. 2021)."
     time = NoiseSchedule.time   # by bisection
@@ -64,6 +65,7 @@ def ve_schedule(sigma_min:float=.01, sigma_max:float=50.) -> VESchedule:   # b(0
     return VESchedule(sigma_min, sigma_max)
 
 # %% ../nbs/32_sde.ipynb #81731960
+#| code-fold: true
 def discretize(
     sched:NoiseSchedule,   # of real times
     T:int,                 # number of steps
@@ -82,13 +84,21 @@ def reverse_drift(
     t:float,          # time
     lam:float=0.,     # noise of the way back in units of g: 0 the flow, 1 the reverse SDE
 ) -> torch.Tensor:    # dx/dt, [B, ...]
-    "f x - (1+λ²)/2 g² ∇log p: the drift of the way back (E37)."
+    "f x - (1+k²)/2 g² ∇log p: the drift of the way back (E37)."
     f, g2 = rates(sched, t)
     s = score(x, t)
     same_shape('the score', s, x)
     return f*x - (1 + lam**2)/2 * g2 * s
 
+# %% ../nbs/32_sde.ipynb #4d47f7e3
+def euler_maruyama(sched, score, x, t, s, lam=1., generator=None):   # as in reverse_drift; to s
+    "One step along the drift of the way back, and k g √(t - s) z (E37)."
+    y = x + (s - t) * reverse_drift(sched, score, x, t, lam)
+    if not lam: return y
+    return y + lam * (rates(sched, t)[1] * (t - s))**.5 * randn_like(x, generator)
+
 # %% ../nbs/32_sde.ipynb #f58fed04
+#| code-fold: true
 def noise_ratio(sched:NoiseSchedule, t:float) -> float:   # a schedule of real times, a time
     "b/a; ValueError where no signal is left."
     if isinstance(sched, Schedule):
@@ -125,6 +135,7 @@ def log_snr_times(
     return [t_min, *sched.time(between).tolist(), t_max]
 
 # %% ../nbs/32_sde.ipynb #1d063bad
+#| code-fold: true
 @torch.no_grad()
 def sde_path(
     sched:NoiseSchedule,              # of real times
@@ -140,13 +151,13 @@ def sde_path(
         raise ValueError("the noisy equation is solved from late times to early ones")
     yield times[0], x
     for t, s in pairwise(times):
-        x = x + (s - t) * reverse_drift(sched, score, x, t, lam)
-        if lam: x = x + lam * (rates(sched, t)[1] * (t - s))**.5 * randn_like(x, generator)
+        x = euler_maruyama(sched, score, x, t, s, lam, generator)
         yield s, x
     if not (x.is_meta or x.isfinite().all()):
         raise ValueError("the path ended in NaN or infinite values: take more steps")
 
 # %% ../nbs/32_sde.ipynb #d9d51bfd
+#| code-fold: true
 def rk4(
     f,         # (t, y) -> dy/dt, tuples of tensors like y
     y:tuple,   # start at times[0]
@@ -188,6 +199,7 @@ def solve(
     return own(a[-1] for a in path)
 
 # %% ../nbs/32_sde.ipynb #9032553a
+#| code-fold: true
 class PredictorCorrector:
     "A step x_t to x_s by the predictor, then Langevin steps on the level s (E37)."
     def __init__(
@@ -205,18 +217,16 @@ class PredictorCorrector:
         x = self.predictor(model, x, t, s, generator=generator, **cond)
         return x if s == 0 else self.corrector.stay(model, x, s, generator, **cond)
 
-# %% ../nbs/32_sde.ipynb #1b5bfe18
-def continuous(
-    model,       # a Denoiser, unguided, that predicts something else than mu
-) -> Denoiser:   # ValueError otherwise
-    "The same network asked between whole times: its chain's `continuous()` schedule."
-    if hasattr(model, 'scale'):
-        raise ValueError("a guided model says more than its network: take the scores of the models "
-                         "inside, and mix those")
-    sched = model.sched.continuous() if isinstance(model.sched, Schedule) else model.sched
-    return Denoiser(model.net, sched, model.predicts, model.variance, model.clip)
+# %% ../nbs/32_sde.ipynb #0dd4949b
+def with_divergence(sched, score, v=None):   # as in log_likelihood
+    "f(t, (x, integral)): dx/dt of the flow, and ∇·(dx/dt), by which log p falls (E37)."
+    def f(t, y):
+        dx, div = divergence(lambda x: reverse_drift(sched, score, x, t), y[0], v)
+        return dx, div.double()
+    return f
 
 # %% ../nbs/32_sde.ipynb #d4ab1c70
+#| code-fold: true
 def log_likelihood(
     sched:NoiseSchedule,    # of real times
     score,                  # (x, t) -> ∇log p_t(x)
@@ -231,11 +241,8 @@ def log_likelihood(
     if times[0] > times[-1]: raise ValueError("times must rise, from data to noise")
     if prior is None and times[-1] != sched.end:
         raise ValueError(f"the normal prior holds at t = {sched.end}: end there, or give a prior")
-    def f(t, y):
-        dx, div = divergence(lambda x: reverse_drift(sched, score, x, t), y[0], v)
-        return dx, div.double()
     zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    x_end, spread = solve(f, (x, zero), times, **solver)
+    x_end, spread = solve(with_divergence(sched, score, v), (x, zero), times, **solver)
     if prior is None:
         z = x_end.flatten(1).double() / sched.prior_std
         log_p = -(z**2 + math.log(2*math.pi*sched.prior_std**2)).sum(1) / 2
@@ -243,7 +250,20 @@ def log_likelihood(
     if (log_p + spread).isfinite().all(): return log_p + spread, x_end
     raise ValueError("the likelihood is not finite: is the network trained, are the times enough?")
 
+# %% ../nbs/32_sde.ipynb #1b5bfe18
+#| code-fold: true
+def continuous(
+    model,       # a Denoiser, unguided, that predicts something else than mu
+) -> Denoiser:   # ValueError otherwise
+    "The same network asked between whole times: its chain's `continuous()` schedule."
+    if hasattr(model, 'scale'):
+        raise ValueError("a guided model says more than its network: take the scores of the models "
+                         "inside, and mix those")
+    sched = model.sched.continuous() if isinstance(model.sched, Schedule) else model.sched
+    return Denoiser(model.net, sched, model.predicts, model.variance, model.clip)
+
 # %% ../nbs/32_sde.ipynb #03740bb6
+#| code-fold: true
 def dequantize(
     x:torch.Tensor,                   # images on the grid of `levels` values in [-1, 1]
     levels:int=256,                   # number of grey levels
@@ -256,6 +276,7 @@ def dequantize(
     return x + (r - .5) * 2/(levels - 1)
 
 # %% ../nbs/32_sde.ipynb #d0bbf40f
+#| code-fold: true
 def flow_bits_per_dim(
     model,                            # a Denoiser, see `continuous`
     x0:torch.Tensor,                  # images on the grid of `levels` values in [-1, 1]
