@@ -15,12 +15,12 @@ def q_step(
     sched:Schedule,
     x:torch.Tensor,     # x_{t-1}, [B, ...]
     t,                  # int, or LongTensor [B], in 1..T
-    eps:torch.Tensor,   # standard normal noise of x's shape
+    z:torch.Tensor,     # fresh standard normal noise of x's shape
 ) -> torch.Tensor:      # x_t, [B, ...]
     "x_t = √α_t x_{t-1} + √β_t z, one step of the forward chain (E1)."
-    same_shape('eps', eps, x)
+    same_shape('z', z, x)
     (a, b), (a_s, b_s) = sched(sched.check(t, 1), x), sched(t - 1, x)
-    return a/a_s * x + (b**2 - (a/a_s * b_s)**2)**.5 * eps
+    return a/a_s * x + (b**2 - (a/a_s * b_s)**2)**.5 * z
 
 # %% ../nbs/11_forward.ipynb #23de1ced
 #| code-fold: true
