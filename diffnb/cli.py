@@ -101,7 +101,8 @@ def parser(func) -> argparse.ArgumentParser:   # what is behind a command
     layout = partial(argparse.HelpFormatter, max_help_position=28)
     found = argparse.ArgumentParser(program(func), description=func.__doc__, formatter_class=layout)
     for where in func.parts:
-        group = found.add_argument_group(where.split()[0].partition('.')[2].lower())
+        title = where.split()[0].partition('.')[2].removesuffix('Config').lower()
+        group = found.add_argument_group(title)
         for o in options_of(where):
             text, metavar = o.help.replace('%', '%%'), o.kind.upper().replace('TUPLE', 'INTS')
             if o.default is MISSING: group.add_argument(o.name, help=text)
@@ -195,7 +196,7 @@ class Data:
     data:str='digits'
     # folder of the published files, or to download them to (default: ~/.cache/diffnb)
     root:str=None
-    image_size:int=None         # resize images to this many pixels a side (default: leave them)
+    image_size:int=None         # resize images to so many pixels a side (default: keep their size)
     # share of a folder's images that may be unreadable; each is replaced by the next one
     unreadable:float=.01
 
@@ -203,9 +204,9 @@ class Data:
 class Folder:
     "Where the run goes, and how it is measured at the end."
     out:str=None                # run folder (default: runs/<data>)
-    resume:bool=False           # continue the run in --out; all other options as before
-    # samples for the Fréchet distance at the end, 0 for none (default: as many as examples, at most
-    # 10000)
+    resume:bool=False           # continue the run in --out; give all other options as before
+    # samples for the Fréchet distance at the end, 0 for no measurement (default: as many as
+    # examples, at most 10000)
     n_eval:int=None
 
 @dataclass(frozen=True)
@@ -214,14 +215,14 @@ class Model:
     # noise schedule: linear, cosine, geometric (noise up to the largest distance between two
     # examples), flow, edm or vp
     schedule:str='cosine'
-    T:int=1000                  # noise levels; flow, edm and vp have none and ignore it
+    T:int=1000                  # steps of the noise schedule; flow, edm and vp ignore it
     # what the network predicts: eps, x0, v, score, mu, flow, or edm (trained on log-normal noise
     # levels)
     predicts:str='eps'
-    # of the reverse steps: large for digits, small for photographs sampled in few steps, learned
-    # for the fewest bits/dim
+    # variance of the reverse steps: large for digits, small for photographs sampled in few steps,
+    # learned for the fewest bits/dim
     variance:str='large'
-    conditional:bool=False      # give the network the class of each image
+    conditional:bool=False      # train with the class of each image, to sample by class later
     channels:int=None           # width of the network (default: 16 for images, 128 for points)
 
 # %% ../nbs/90_cli.ipynb #60077100
@@ -373,9 +374,10 @@ class Sampler:
     # ddpm, ddim, heun, heun_churn, dpmpp2m, dpmpp2m_sde or unipc: ddpm with 50 steps for quality,
     # dpmpp2m (DPM-Solver++) with 10 for speed
     sampler:str='ddpm'
-    steps:int=50                # network calls for each, at most the model's T if it has one
-    seed:int=0                  # of the noise
-    batch_size:int=512          # samples at once; another number draws other noise
+    # network calls for each sample; at most T on a chain of T steps (2T with Heun's method)
+    steps:int=50
+    seed:int=0                  # seed of the noise
+    batch_size:int=512          # samples drawn at once; another number gives other noise
 
 @dataclass(frozen=True)
 class Samples:
@@ -384,14 +386,15 @@ class Samples:
     # times of the steps: trailing, leading, linspace, quad, log_snr or edm (default: the sampler's
     # own)
     spacing:str=None
-    variance:str=None           # of ddpm's steps: small or large (default: as trained)
+    variance:str=None           # variance of ddpm's steps: small or large (default: as trained)
     # class of all samples, by number or name, or none (default: for a model with labels or a
     # classifier, a row for each class)
     label:str=None
-    # guidance scale: 0 ignores the label, 1 is the model as trained, more strengthens the label
+    # guidance scale w: 0 ignores the label, more strengthens it; 1 is the model as trained or, with
+    # --classifier, Bayes' rule
     scale:float=1.
-    # guide by this classifier of noisy images: a file, or digits_classifier (default: guide by the
-    # model's own unconditional prediction)
+    # guide by this classifier of noisy images: a file, or digits_classifier (default: none; a scale
+    # other than 1 guides by the model's own unconditional prediction)
     classifier:str=None
     # file to write: .png for an image, .npz for arr_0, uint8 [N, H, W, C] (points: float32 [N, 2])
     out:str='samples.png'
@@ -580,35 +583,36 @@ sample_command = console_script(sample_cli)
 @dataclass(frozen=True)
 class Reference:
     "The data to compare with."
-    data:str=None               # data set to compare with (default: the one of the training)
+    data:str=None               # data set to compare with (default: the one trained on)
     root:str=None               # folder of its files (default: ~/.cache/diffnb)
-    test:bool=False             # its test part instead of the one trained on
+    test:bool=False             # compare with its test part, not with the part trained on
 
 @dataclass(frozen=True)
 class Evaluation:
     "How samples are evaluated."
     n:int=None                  # samples to draw (default: as many as examples, at most 10000)
     features:str='pixels'       # what the Fréchet distance sees: pixels, classifier or inception
-    # of the classifier: digits_features, fashion_mnist_features or a file; of Inception: a file
-    # (default: torchmetrics downloads it)
+    # weights of the features' network: digits_features, fashion_mnist_features or a file for a
+    # classifier (no default); a file for Inception (default: torchmetrics downloads it)
     weights:str=None
     # how to resize to Inception's 299 pixels: antialias, or tensorflow as in the first FIDs
     resize:str='antialias'
-    # .safetensors file of the data's statistics, read if it is there, else written
+    # .safetensors file of the data's statistics, read if it is there, else written (default: none)
     cache:str=None
-    samples:str=None            # evaluate this .npz file of diffnb_sample, not new samples
-    out:str=None                # .json file for the result, which is printed, too
+    samples:str=None            # .npz file of samples to evaluate (default: draw new ones)
+    out:str=None                # .json file for the result (default: it is printed only)
 
 @dataclass(frozen=True)
 class Bound:
     "The bound on bits/dim."
-    # also the bound on bits/dim of the data (those it was trained on, unless --data says
-    # otherwise), its parts, and a figure
+    # also measure the bound on bits/dim of the data (those it was trained on, unless --data or
+    # --test says otherwise), its parts, and draw a figure
     bpd:bool=False
-    bpd_calls:int=10_000        # network calls for it
-    # steps of the chain that it is a bound for (default: all; a fixed variance needs nearly all)
+    bpd_calls:int=10_000        # network calls for the bound
+    # steps of the chain whose bound is measured (default: all; a fixed variance needs nearly all)
     bpd_steps:int=None
-    plot:str=None               # .png file for the figure (default: bits_per_dim.png in the run)
+    # .png file for the figure (default: bits_per_dim.png in the run folder)
+    plot:str=None
 
 # %% ../nbs/90_cli.ipynb #771e5898
 #| code-fold: true
