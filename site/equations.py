@@ -95,11 +95,12 @@ symbols = {                                 # LaTeX: pattern, words of its defin
     r'\sigma': (r'\\sigma', 'noise|level', 'the noise level b/a'),
     r'\tau_i': (r'\\tau', 'subset|times|stops', 'the times at which a short chain stops'),
     r'\eta': (r'\\eta', 'DDIM|noise|between', 'how much of the noise of DDPM a DDIM step adds'),
-    r'\lambda': (r'\\lambda(?!_)', 'log', 'the logarithm of a/b, half the log of signal-to-noise'),
-    r'\lambda_{\text{vlb}}': (r'\\lambda_', 'bound|weight',
+    r'\lambda': (r'\\lambda(?!_\{ \})', 'log',
+                'the logarithm of a/b, half the log of signal-to-noise'),
+    r'\lambda_{\text{vlb}}': (r'\\lambda_\{ \}', 'bound|weight',
                               'the weight of the bound in the hybrid loss'),
     'w': (r'(?<![a-zA-Z\\])w(?![a-zA-Z])', 'scale|weight', 'guidance scale'),
-    r'\gamma': (r'\\gamma', 'weight', 'the limit of the min-SNR weight'),
+    r'\gamma': (r'\\gamma', 'weight|times', 'the limit of the min-SNR weight'),
     r'\delta': (r'\\delta', 'error', 'a small error'),
     r'\kappa': (r'\\kappa', 'cosine|offset', 'the offset of the cosine schedule'),
     r'\rho': (r'\\rho', 'deviation', 'a standard deviation'),
@@ -295,8 +296,8 @@ def powers(chapters:dict) -> list:          # [(place, what, value, limit, twins
 
 def twinless(chapters:dict) -> list:        # [(place, assertion)]
     "Assertions within a number of standard errors, or of chance, that no twin has failed."
-    hint = re.compile(r'\b[345] ?\* ?\w*(se|err|error|std)\b|\bstd\(|quantile|\bse\b'
-                      '|chance|floor')
+    hint = re.compile(r'\b[345] ?\* ?(\w+_)?(se|err|errors?|std)\b|\b[345] ?\*.*\bstd\('
+                      r'|\bquantile\(')
     found = []
     for place, cell in every_cell(chapters):
         if not cell.code or 'test_power(' in cell.source: continue
