@@ -12,7 +12,7 @@ import torch
 from .checks import finite, same_shape, whole
 from .langevin import langevin
 
-# %% ../nbs/31_score.ipynb #642eb572
+# %% ../nbs/31_score.ipynb #d1e7be22
 #| code-fold: true
 def explicit_score_loss(
     s:torch.Tensor,      # score of the network [B, ...]

@@ -90,7 +90,7 @@ def reverse_drift(
     same_shape('the score', s, x)
     return f*x - (1 + lam**2)/2 * g2 * s
 
-# %% ../nbs/32_sde.ipynb #d67ce1d9
+# %% ../nbs/32_sde.ipynb #8858d93a
 def euler_maruyama(sched, score, x, t, s, lam=1., generator=None):   # as in reverse_drift; to s
     "One step along the drift of the way back, and k g √(t - s) z (E37)."
     y = x + (s - t) * reverse_drift(sched, score, x, t, lam)
@@ -217,7 +217,7 @@ class PredictorCorrector:
         x = self.predictor(model, x, t, s, generator=generator, **cond)
         return x if s == 0 else self.corrector.stay(model, x, s, generator, **cond)
 
-# %% ../nbs/32_sde.ipynb #ea12ba27
+# %% ../nbs/32_sde.ipynb #33af3077
 def with_divergence(sched, score, v=None):   # as in log_likelihood
     "f(t, (x, integral)): dx/dt of the flow, and ∇·(dx/dt), by which log p falls (E37)."
     def f(t, y):
