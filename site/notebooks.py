@@ -129,10 +129,10 @@ class Page:
         "Links to notebooks become links to pages, and the ledger's numbers links to the equations."
         def link(m):
             label, page, rest = m[1], m[2], m[3] or ''
-            if page in self.ledger.get(label, ()):
+            if page and page in self.ledger.get(label, ()):
                 return f'<a href="{page}.html#{label}">{label}</a>'
             place = re.sub(r'[^#\w-]', '', unquote(rest).lower())     # a notebook says #The-place?
-            return f'[{label}]({page}.md{place})'
+            return f'[{label}]({page + ".md" if page else ""}{place})'
         def number(m):
             pages = self.ledger.get(m[0])
             if not pages: return m[0]
@@ -146,7 +146,7 @@ class Page:
                 return f'<span id="{m[1]}">({m[1]})</span>'
             if (m := re.fullmatch(r'`(\w+)`', part)) and m[1] in self.links:
                 return f'<a href="{self.links[m[1]]}"><code class="literal">{m[1]}</code></a>'
-            return re.sub(r'^\[([^\]]*)\]\((\w+)\.ipynb(#[^)]*)?\)$', link, part)
+            return re.sub(r'^\[([^\]]*)\]\((?:(\w+)\.ipynb)?(#[^)]*)?\)$', link, part)
         # the pages that stand beside README.md stand beside the chapters here
         parts = ASIDE.split(re.sub(r'\]\(\.\./(\w+\.md)\)', r'](\1)', text))
         return ''.join(aside(p) if i % 2 else outside(p) for i, p in enumerate(parts))
