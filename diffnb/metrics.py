@@ -11,6 +11,7 @@ __all__ = ['rounding', 'as_file', 'picture_batches', 'fingerprint', 'Features', 
            'write_array_file', 'read_array_file']
 
 # %% ../nbs/60_metrics.ipynb #7f8de756
+#| code-fold: true
 import hashlib, json, math, pickle, time, zipfile
 from itertools import islice
 from pathlib import Path
