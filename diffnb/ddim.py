@@ -48,10 +48,9 @@ def _angle(a, b) -> torch.Tensor:   # latents [B, ...]; angles [B, 1, ...], at l
 
 # %% ../nbs/22_ddim.ipynb #2a935d02
 def slerp(
-    a:torch.Tensor,   # latents [B, ...]
-    b:torch.Tensor,   # latents of the same shape
-    u:float,          # 0 gives a, 1 gives b
-) -> torch.Tensor:    # [B, ...]; ValueError for opposite or zero vectors
+    a:torch.Tensor, b:torch.Tensor,   # latents [B, ...]
+    u:float,                          # 0 gives a, 1 gives b
+) -> torch.Tensor:                    # [B, ...]; ValueError for opposite or zero vectors
     "sin((1-u)A)/sin A a + sin(uA)/sin A b: along the arc between them, example by example (E29)."
     A = _angle(a, b)
     mixed = ((1 - u)*A).sin()*a.double() + (u*A).sin()*b.double()
