@@ -24,7 +24,7 @@ def rates(
     sched:NoiseSchedule,   # of real times
     t,                     # a number, or a tensor [B], above 0
 ) -> tuple:                # f, g²: numbers, or float64 tensors like t
-    "f = a'/a, g² = 2 b b' - 2 f b²: the SDE dx = f x dt + g dw with this signal and noise (E37)."
+    "f = a'/a, g² = 2 b b' - 2 f b²: the SDE dx = f x dt + g dW with this signal and noise (E37)."
     with torch.inference_mode(False), torch.enable_grad():
         time = torch.as_tensor(t, dtype=torch.float64).detach().clone().requires_grad_()
         a, b = sched.curve(time)
