@@ -9,7 +9,7 @@ __all__ = ['units', 'sigma_data', 'variances', 'target', 'edm', 'mu', 'log', 'lo
 # %% ../nbs/15_denoiser.ipynb #1cb2ff64
 import math
 from numbers import Integral
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 import torch
 from torch import nn
 from .checks import known
@@ -24,7 +24,7 @@ def target(unit:tuple, a, b, x0, eps) -> torch.Tensor:      # unit: c_in, c_skip
 
 # %% ../nbs/15_denoiser.ipynb #b1cc68fd
 # c_in, c_skip, c_out for each meaning of the output F: x_0 = c_skip x_t + c_out F(c_in x_t)
-units = dict(
+units:dict = dict(
     eps=lambda a, b: (1, 1/a, -b/a),                                # the noise ε
     x0=lambda a, b: (1, 0, 1),                                      # the clean data
     v=lambda a, b: (1, a/(a**2 + b**2), -b/(a**2 + b**2)))          # a ε - b x_0
@@ -72,6 +72,12 @@ variances = ('small', 'large', 'learned')
 # %% ../nbs/15_denoiser.ipynb #63bb269c
 class StepBack(nn.Module):
     "p(x_s | x_t) from the output of a network; a Denoiser is one (E5, E13, B2)."
+    sched:NoiseSchedule
+    clip:tuple|None
+    unit:Callable       # these three come with the Denoiser
+    output:Callable
+    chosen:Callable
+
     def forward(self, x_t, t, **cond) -> tuple:
         "x_0 = c_skip x_t + c_out F(c_in x_t, t), clipped; and o of a learned variance (B2)."
         c_in, c_skip, c_out = self.unit(*self.sched(t, x_t), t, x_t)

@@ -68,10 +68,13 @@ def ask(model, x0, t, eps, generator, **cond) -> tuple:
     return at, target(unit, at.a, at.b, x0, at.eps), output, unit, o
 
 def simple_loss(
-    model, x0:torch.Tensor,                             # a Denoiser; clean data [B, ...]
-    t=None, eps=None, generator:torch.Generator=None,   # times and noise; None: drawn
-    **cond,                                             # to the network
-) -> torch.Tensor:                                      # [B]
+    model,                            # a Denoiser
+    x0:torch.Tensor,                  # clean data [B, ...]
+    t=None,                           # a number, or a tensor [B]; None: drawn by the schedule
+    eps:torch.Tensor=None,            # the noise to add, x0's shape; None: drawn
+    generator:torch.Generator=None,   # for both; None: the global one
+    **cond,                           # to the network
+) -> torch.Tensor:                    # [B]
     "L_simple = |F* - F|²: mean squared error of the network's output at x_t (E15)."
     _, wanted, output, _, _ = ask(model, x0, t, eps, generator, **cond)
     return mse(wanted, output)

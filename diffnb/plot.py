@@ -121,7 +121,7 @@ def filmstrip(rows,  # list of rows; a row is a list of frames: clouds [N, 2] or
 #| code-fold: true
 def diagram(
     boxes:dict,       # {name: (x, y, text, role)} or (x, y, text, role, width, height); inches
-    arrows:list=(),   # (from, to, text, role) or (from, to, text, role, bend): names of boxes
+    arrows=(),        # list of (from, to, text, role) or (from, to, text, role, bend): names of boxes
     width:float=8.,   # of the figure in inches; x and y count from its lower left corner
     height:float=2.4, # inches
     box:tuple=(1.4, .5),  # width and height of a box that names none
@@ -137,16 +137,16 @@ def diagram(
     for name, (x, y, text, role, *size) in boxes.items():
         w, h = size or box
         color = role_color(role)
-        for face in (dict(fc='white'), dict(fc=color, alpha=.13), dict(fc='none', ec=color)):
+        for face, edge, alpha in (('white', 'none', 1), (color, 'none', .13), ('none', color, 1)):
             patches[name] = ax.add_patch(FancyBboxPatch(
                 (x - w/2, y - h/2), w, h, 'round,pad=0,rounding_size=.1', lw=1.4, zorder=2,
-                **{'ec': 'none', **face}))
+                fc=face, ec=edge, alpha=alpha))
         ax.text(x, y, text, ha='center', va='center', fontsize=fontsize, zorder=4)
     for start, end, text, role, *bend in arrows:
         if missing := {start, end} - set(boxes):
             raise ValueError(f"an arrow needs two boxes, there is none named {missing.pop()!r}")
         _arrow(ax, [boxes[n][:2] for n in (start, end)], [patches[n] for n in (start, end)],
-               text, role_color(role), *bend, fontsize=fontsize - 1)
+               text, role_color(role), bend[0] if bend else 0., fontsize - 1)
     return ax
 
 # %% ../nbs/80_plot.ipynb #227d81e8
