@@ -73,9 +73,12 @@ def step_bpd(
 
 # %% ../nbs/14_vlb.ipynb #040897a8
 def vb_term(
-    model, x0:torch.Tensor,     # a Denoiser; clean data [B, ...], images on a grid of values
-    x_t:torch.Tensor, t,        # noisy data, x0's shape; their time, a number or a tensor [B]
-    bins:int=256, s=None,       # values of a pixel, None: L_0 is a density; earlier time, or t - 1
+    model,                      # a Denoiser
+    x0:torch.Tensor,            # clean data [B, ...], images on a grid of values
+    x_t:torch.Tensor,           # noisy data, x0's shape
+    t,                          # their time, a number or a tensor [B]
+    bins:int=256,               # values of a pixel; None: L_0 is a density
+    s=None,                     # an earlier time; None: t - 1
     **cond,                     # to the model
 ) -> torch.Tensor:              # [B] bits/dim
     "L_{t-1} = KL(q(x_{t-1}|x_t,x_0) || p(x_{t-1}|x_t)); at t = 1 L_0 = -log p(x_0|x_1) (E11, E12)."
