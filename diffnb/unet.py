@@ -27,11 +27,11 @@ def timestep_embedding(
     freq_shift:int=0,          # 1: exactly P times slower, as in DDPM's own networks
 ) -> torch.Tensor:             # [B, dim], float32
     "Sinusoidal embedding of time: cosines, then sines, of dim/2 speeds."
-    k = dim//2
-    if dim < 2 or dim % 2 or k <= freq_shift:
+    n = dim//2
+    if dim < 2 or dim % 2 or n <= freq_shift:
         raise ValueError(f"dim must be even and at least {2 + 2*freq_shift}, got {dim}")
-    i = torch.arange(k, dtype=torch.float32, device=t.device)
-    omega = torch.exp(-math.log(max_period) * i / (k - freq_shift))
+    i = torch.arange(n, dtype=torch.float32, device=t.device)
+    omega = torch.exp(-math.log(max_period) * i / (n - freq_shift))
     angle = t.to(torch.float32)[:, None] * omega
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
@@ -60,12 +60,12 @@ class ResBlock(nn.Module):
         c_in:int,                  # channels in; a multiple of groups
         c_out:int,                 # channels out; a multiple of groups
         emb:int,                   # length of the embedding
-        groups:int=8,              # of the normalisation
-        dropout:float=0.,          # before the last convolution
-        scale_shift:bool=False,    # AdaGN: scale and shift after the second norm, not add before it
+        groups:int=8,              # groups of the normalisation
+        dropout:float=0.,          # share of values dropped before the last convolution
+        scale_shift:bool=False,    # AdaGN: scale and shift after the second normalisation
         change:str=None,           # 'down' or 'up': change the size on the way
         rescale:bool=False,        # divide the sum with the shortcut by √2
-        eps:float=1e-5,            # of the normalisation
+        eps:float=1e-5,            # added to the variance in the normalisation
     ):
         super().__init__()
         self.scale_shift, self.change, self.rescale = scale_shift, change, rescale
@@ -112,12 +112,12 @@ class AttentionBlock(nn.Module):
     "Every pixel looks at every other: self-attention with a shortcut, zero at the start."
     def __init__(
         self,
-        channels:int,              # a multiple of heads and of groups
-        heads:int=4,               # attention heads
-        groups:int=8,              # of the normalisation
-        head_channels:int=None,    # channels of a head, instead of their number
+        channels:int,              # channels in and out; a multiple of heads and of groups
+        heads:int=4,               # number of attention heads
+        groups:int=8,              # groups of the normalisation
+        head_channels:int=None,    # channels of each head; replaces `heads` if given
         rescale:bool=False,        # divide the sum with the shortcut by √2
-        eps:float=1e-5,            # of the normalisation
+        eps:float=1e-5,            # added to the variance in the normalisation
     ):
         super().__init__()
         self.heads, self.rescale = _number_of_heads(channels, heads, head_channels), rescale
@@ -192,22 +192,22 @@ class Stage(nn.ModuleList):
 @dataclass(frozen=True, kw_only=True)
 class NetConfig:
     "What a UNet and an EncoderUNet have in common."
-    in_channels:int=1           # channels of the images
-    channels:int=16             # width of the finest level and, times 4, of the embedding
-    mults:tuple=(1, 2)          # one level for each: its width in units of channels
-    blocks:int=1                # residual blocks of a level on the way down; one more on the way up
-    attention:tuple=()          # levels with attention after every block, 0 the finest
-    heads:int=4                 # attention heads
-    head_channels:int=None      # channels of a head, instead of their number
-    dropout:float=0.            # share of the values that residual blocks drop in training
-    groups:int=8                # groups of the normalisation; they divide the width of every level
-    eps:float=1e-5              # added to variances by the normalisation
-    scale_shift:bool=False      # adaptive group norm: the embedding scales and shifts
-    resample:str='conv'         # between levels: conv, pool (no weights) or block (BigGAN's)
+    in_channels:int=1           # channels of the images: 1 for grey, 3 for colour
+    channels:int=16             # channels of the finest level, a quarter of the embedding's
+    mults:tuple=(1, 2)          # channels of each level from the finest on, in units of `channels`
+    blocks:int=1                # residual blocks of each level on the way down; one more going up
+    attention:tuple=()          # levels with attention after each block; 0 is the finest level
+    heads:int=4                 # number of attention heads
+    head_channels:int=None      # channels of each attention head; replaces `heads` if given
+    dropout:float=0.            # share of the values dropped in residual blocks in training, 0 to 1
+    groups:int=8                # groups of each normalisation; must divide the channels of a level
+    eps:float=1e-5              # added to the variance in each group normalisation
+    scale_shift:bool=False      # adaptive group normalisation: the embedding scales and shifts
+    resample:str='conv'         # change of size: conv, pool (without weights) or block (BigGAN's)
     rescale:bool=False          # divide each sum with a shortcut by √2
-    freq_shift:int=0            # 1 in DDPM's own networks, see `timestep_embedding`
-    time_offset:float=0         # the network's clock shows (t + time_offset)·time_scale
-    time_scale:float=1.         # 1000/T for a network whose clock runs to 1000 whatever T is
+    freq_shift:int=0            # 0, or 1 for DDPM's own networks; see `timestep_embedding`
+    time_offset:float=0         # the network is told the time (t + time_offset)·time_scale
+    time_scale:float=1.         # 1000/T: times run up to 1000 for every T
 
     def __post_init__(self):
         for f in fields(self): _check_field(f, getattr(self, f.name))
@@ -227,12 +227,12 @@ class NetConfig:
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig(NetConfig):
     "What a UNet is built from."
-    out_channels:int=None       # channels of the output; None: as many as of the images
-    num_classes:int=None        # number of labels y; None: the network takes no label
-    middle_attention:bool=True  # attention at the coarsest level, between two blocks
-    down_padding:int=1          # 0 in DDPM's own networks, see `Downsample`
+    out_channels:int=None       # channels of the output; None: as many as in_channels
+    num_classes:int=None        # number of classes of the labels y; None: takes no labels
+    middle_attention:bool=True  # attention between the two blocks in the middle
+    down_padding:int=1          # 1, or 0 for DDPM's own networks; see `Downsample`
     label_required:bool=False   # refuse to predict without a label
-    picture_channels:int=0      # of a second image that goes in as well, such as one to be enlarged
+    picture_channels:int=0      # channels of a second input image, such as one to enlarge; 0: none
     __delwrap__ = NetConfig     # where docments finds the comments of the other fields
 
     def __post_init__(self):
@@ -558,9 +558,9 @@ class AttentionPool(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(NetConfig):
     "What an EncoderUNet is built from."
-    num_classes:int             # number of classes, the length of the answer
-    pool:str='adaptive'         # 'adaptive' (the mean over pixels) or 'attention'
-    size:int=None               # side of the images, for pool = 'attention' only
+    num_classes:int             # number of classes, the length of the output
+    pool:str='adaptive'         # adaptive (the mean over pixels) or attention
+    size:int=None               # side of the images in pixels; needed for pool='attention' only
     middle_attention = True     # as in every published classifier
     down_padding = 1
     __delwrap__ = NetConfig     # where docments finds the comments of the other fields
