@@ -105,7 +105,6 @@ symbols = {                                 # LaTeX: pattern, words of its defin
     r'\kappa': (r'\\kappa', 'cosine|offset', 'the offset of the cosine schedule'),
     r'\rho': (r'\\rho', 'deviation', 'a standard deviation'),
     r'\omega_i': (r'\\omega', 'speed|frequenc', 'a frequency of the time embedding'),
-    r'\Delta t': (r'\\Delta', 'step', 'a small step of time'),
     r'\Sigma': (r'\\Sigma(?!_)', 'covariance', 'a covariance'),
     r'\pi': (r'\\pi', '', 'the number'),
 }
