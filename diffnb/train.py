@@ -64,19 +64,22 @@ class EMA:
 @dataclass(frozen=True)
 class Settings:
     "What the result of a training run depends on, besides model and data."
-    steps:int=2200              # optimizer steps
-    batch_size:int=128          # examples a step, over all processes
-    accumulate:int=1            # parts that a step is cut into, one after the other, to save memory
-    loss:str=None               # simple, hybrid, vlb, score or min_snr; by the variance if None
-    times:str=None              # uniform, lognormal or importance; by predicts and loss if None
+    steps:int=2200              # optimizer steps of the whole run
+    batch_size:int=128          # examples in each step, all processes together
+    accumulate:int=1            # parts of a step, computed one after the other to save memory
+    # simple, hybrid, vlb, score or min_snr (default: hybrid with a learned variance, else simple)
+    loss:str=None
+    # how times are drawn: uniform, lognormal or importance (default: importance for the loss vlb,
+    # lognormal for a network that predicts edm, else uniform)
+    times:str=None
     lr:float=3e-3               # highest learning rate
-    warmup:int=100              # steps until it is reached; then it falls to 0 along a cosine
-    ema:float=.999              # decay of the weight average in the long run, 0 up to 1
-    weight_decay:float=0.       # of AdamW: its pull towards zero
-    clip_norm:float=1.          # longest gradient; longer ones are shortened to it
-    label_dropout:float=0.      # share of the labels that are withheld in training
-    seed:int=0                  # of noise, times and order of the data
-    mixed_precision:str='no'    # no, bf16 or fp16
+    warmup:int=100              # steps until the rate has risen to lr; then it falls to 0
+    ema:float=.999              # decay of the average of the weights, at least 0 and below 1
+    weight_decay:float=0.       # weight decay of AdamW
+    clip_norm:float=1.          # largest norm of the gradient; a longer one is scaled down to it
+    label_dropout:float=0.      # share of the labels that are withheld in training, below 1
+    seed:int=0                  # seed of the noise, the times and the order of the data
+    mixed_precision:str='no'    # no (32 bits), bf16 or fp16
     def __post_init__(self):
         def need(ok, name, what):
             if not ok: raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
@@ -98,13 +101,15 @@ class Settings:
 class Running:
     "How a training run is done; none of this changes its result."
     progress:bool=True          # show a bar with loss and remaining time
-    sample_every:int=500        # steps between images of samples
-    save_every:int=500          # steps between checkpoints
-    log_every:int=20            # steps between rows of the log
-    keep_every:int=None         # steps between checkpoints that stay, as step_0000500.safetensors
-    tracker:str=None            # also log to tensorboard, wandb, or another that accelerate knows
-    cpu:bool=False              # leave a GPU alone
-    checkpointing:bool=False    # less memory, a third more work: stages are computed twice
+    sample_every:int=500        # steps from one image of samples to the next
+    save_every:int=500          # steps from one checkpoint to the next, which replaces it
+    log_every:int=20            # steps from one row of the log to the next
+    # steps from one checkpoint that stays, such as step_0000500.safetensors, to the next
+    # (default: none stays)
+    keep_every:int=None
+    tracker:str=None            # log also to tensorboard, wandb or another that accelerate knows
+    cpu:bool=False              # use the CPU even if there is a GPU
+    checkpointing:bool=False    # gradient checkpointing: less memory, a third more work
     compile:bool=False          # torch.compile: slow start, faster steps; needs a C++ compiler
     command:str=None            # stored in the checkpoint, shown as the way to resume
     def __post_init__(self):
@@ -260,6 +265,104 @@ def keep_less(net): # a network with stages, changed in place
                          f"got {type(net).__name__}")
     for stage in stages: stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
 
+# %% ../nbs/85_train.ipynb #49da52e8
+#| code-fold: true
+def _check_parts(settings, processes):
+    "ValueError unless each process can cut its part of a batch into equal parts."
+    parts = processes*settings.accumulate
+    if settings.batch_size % parts:
+        raise ValueError(f"batch_size must be a multiple of {parts}, processes times "
+                         f"accumulate, got {settings.batch_size}")
+
+def _check_finite(found, step, half, kept):   # found: losses and gradient norms up to this step
+    "FloatingPointError naming the first step whose loss or gradient is not finite."
+    fine = found.isfinite()
+    # in float16 a gradient may overflow: accelerate leaves out that step
+    fine = fine[:, 0] if half else fine.all(1)
+    if fine.all(): return
+    bad = step - len(fine) + 1 + int(fine.long().argmin())
+    raise FloatingPointError(
+        f"the loss or its gradient is not finite at step {bad}{kept}: try a lower lr, "
+        "a longer warmup, or look for bad values in the data")
+
+def _description(settings, model, data) -> dict:
+    "What a run must agree in to be resumed."
+    net, loss = model.net, settings.loss
+    if callable(loss): loss = getattr(loss, '__name__', type(loss).__name__)
+    return dict(config=asdict(settings) | dict(loss=loss),
+                network=dict(name=type(net).__name__, config=net.config),
+                predicts=model.predicts, variance=model.variance, clip=model.clip,
+                data=dict(name=data.name, n=len(data), shape=data.shape, levels=data.levels,
+                          classes=data.classes))
+
+def _check_same(out, saved, here, schedule):
+    "ValueError naming what differs, if the run in the folder is another one."
+    here = json.loads(json.dumps(here))
+    there = {k: saved.meta[k] for k in here}
+    # an older diffnb had fewer settings
+    known = {k: v for k, v in there['config'].items() if k in here['config']}
+    there['config'] = asdict(Settings()) | known
+    config = json.loads(json.dumps(build(saved.meta, saved.schedule).net.config))
+    there['network'] = there['network'] | dict(config=config)
+    found = differences(there, here)
+    if not same_schedule(saved.schedule, schedule):
+        found.append("the noise schedule is another one")
+    if found:
+        what = '; '.join(found).replace('config.', '')
+        raise ValueError(f"{out} holds a run of another configuration: {what}")
+
+def _take_up(optimizer, state):
+    "Load its state; the moments get the memory order of their weights."
+    optimizer.load_state_dict(state)
+    for p, moments in optimizer.state.items():
+        moments.update({k: torch.empty_like(p).copy_(v) for k, v in moments.items()
+                        if v.shape == p.shape})
+
+# %% ../nbs/85_train.ipynb #a7638f9a
+#| code-fold: true
+def _write_log(out, log):
+    "The rows of the log as log.csv."
+    if not log: return
+    rows = [','.join(map(str, row.values())) for row in log]
+    write_atomic(out/'log.csv', '\n'.join([','.join(log[0]), *rows, '']).encode())
+
+def _write_pictures(out, model, data, log):
+    "samples.png and loss.png."
+    shape, ncol, how = data.shape, None, dict(batch_size=2000)
+    if hasattr(model.sched, 'T'): how['steps'] = min(50, model.sched.T)
+    if len(shape) == 3:
+        if labelled(model.net): how['y'], ncol = class_rows(64, len(data.classes))
+        grid = picture(draw(model, 64, shape, **how), ncol=ncol)
+        write_atomic(out/'samples.png', grid)
+    elif shape == (2,):
+        points = draw(model, 2000, shape, **how)
+        write_atomic(out/'samples.png', picture(points, data.tensor(2000)))
+    if log: write_atomic(out/'loss.png', loss_picture(log))
+
+def _farewell(step, steps, out, command) -> str:
+    "The message for the user who stopped a run."
+    again = f"{command} --resume" if command else "train(..., resume=True)"
+    kept = f"saved in {out}; continue with: {again}"
+    if out is None: kept = "nothing is saved, as there is no run folder"
+    return f"stopped after step {step} of {steps}; {kept}"
+
+def _bar(step, steps, shown):
+    "The bar that shows how far the run is."
+    from tqdm.auto import tqdm
+    return tqdm(total=steps, initial=step, desc='training', unit='step', mininterval=.5,
+                disable=not shown)
+
+@contextmanager
+def _set_apart(device, config):
+    "With gradients, and a tracker if one is asked for; the caller's random numbers come back."
+    place = device.device
+    with torch.enable_grad(), torch.random.fork_rng([place] if place.type == 'cuda' else []):
+        device.init_trackers('diffnb', config)
+        try: yield
+        finally:
+            for tracker in device.trackers: tracker.finish()
+            device.trackers.clear()
+
 # %% ../nbs/85_train.ipynb #aa24d0c3
 class Trainer:
     "One training run (E16): the model, its average, the optimizer and the log."
@@ -279,10 +382,7 @@ class Trainer:
         self.rank, self.processes = self.device.process_index, self.device.num_processes
         # before Python ends, or the threads that talk to other processes may abort it
         if self.processes > 1: atexit.register(leave)
-        parts = self.processes*settings.accumulate
-        if settings.batch_size % parts:
-            raise ValueError(f"batch_size must be a multiple of {parts}, processes times "
-                             f"accumulate, got {settings.batch_size}")
+        _check_parts(settings, self.processes)
         self.loss, times = chosen_loss(settings, model, data), chosen_times(settings, model)
         self.labelled, self.lognormal = labelled(model.net), times == 'lognormal'
         self.sampler = ImportanceSampler(model.sched.T) if times == 'importance' else None
@@ -299,17 +399,18 @@ class Trainer:
             return Denoiser(net, model.sched, model.predicts, model.variance, model.clip)
         self.model, self.last = around(wrapped), around(net)
         self.averaged = around(self.average.net).eval()
+        self.description = _description(settings, self.last, data)
 
     def run(self, resume:bool=False, callback=None):
         "Train to the end, or until a signal asks to stop; either way the state is saved."
         s, how = self.settings, self.how
         self.device.wait_for_everyone()     # all have looked into the run folder: now write to it
-        with self.set_apart(), stop_request() as stop:
+        with _set_apart(self.device, self.description['config']), stop_request() as stop:
             if resume: self.restore()
             else: self.begin()
             stream = batches(self.data, s.batch_size, s.seed, start=self.step)
             self.started = time.perf_counter()
-            with self.bar() as bar:
+            with _bar(self.step, s.steps, how.progress and self.rank == 0) as bar:
                 while self.step < s.steps and not self.stopping(stop):
                     self.update(*self.own_share(*next(stream)))
                     bar.update()
@@ -320,7 +421,8 @@ class Trainer:
                     if callback is not None: callback(self)
             if self.step > self.saved: self.save()
         if stop or self.step < s.steps:
-            raise Stopped(self.farewell(), stop[0] if stop else signal.SIGTERM)
+            said = _farewell(self.step, s.steps, self.out, how.command)
+            raise Stopped(said, stop[0] if stop else signal.SIGTERM)
         self.pictures()
 
     def update(self, x, y):
@@ -390,15 +492,8 @@ class Trainer:
         "A row of the log; here the numbers are looked at. FloatingPointError unless finite."
         if not self.window: return self.log[-1] if self.log else {}
         found = self.device.reduce(torch.stack(self.window), 'mean').cpu().double()
-        fine = found.isfinite()
-        # in float16 a gradient may overflow: accelerate leaves out that step
-        fine = fine[:, 0] if self.settings.mixed_precision == 'fp16' else fine.all(1)
-        if not fine.all():
-            bad = self.step - len(fine) + 1 + int(fine.long().argmin())
-            kept = f"; {self.out/model_file} keeps step {self.saved}" if self.out else ""
-            raise FloatingPointError(
-                f"the loss or its gradient is not finite at step {bad}{kept}: try a lower lr, "
-                "a longer warmup, or look for bad values in the data")
+        kept = f"; {self.out/model_file} keeps step {self.saved}" if self.out else ""
+        _check_finite(found, self.step, self.settings.mixed_precision == 'fp16', kept)
         loss, norm = found.mean(0).tolist()
         values = dict(loss=loss, lr=self.optimizer.param_groups[0]['lr'], grad_norm=norm)
         self.window = []
@@ -407,27 +502,14 @@ class Trainer:
         self.device.log(values, step=self.step)
         return self.log[-1]
 
-    def description(self) -> dict:
-        "What a run must agree in to be resumed."
-        d, n, loss = self.data, self.last.net, self.settings.loss
-        if callable(loss): loss = getattr(loss, '__name__', type(loss).__name__)
-        return dict(config=asdict(self.settings) | dict(loss=loss),
-                    network=dict(name=type(n).__name__, config=n.config),
-                    predicts=self.last.predicts, variance=self.last.variance, clip=self.last.clip,
-                    data=dict(name=d.name, n=len(d), shape=d.shape, levels=d.levels,
-                              classes=d.classes))
-
     def save(self, name:str=model_file):
         "Write the checkpoint and the log into the run folder, each atomically."
         self.record()
         if self.out is None or not self.device.is_main_process: return
-        what, scaler = self.description(), self.device.scaler
-        rows = [','.join(map(str, row.values())) for row in self.log]
+        what, scaler = self.description, self.device.scaler
         try:
             # the log first: on a resume, rows of steps that the checkpoint has not seen are dropped
-            if rows:
-                text = '\n'.join([','.join(self.log[0]), *rows, ''])
-                write_atomic(self.out/'log.csv', text.encode())
+            _write_log(self.out, self.log)
             save(self.out/name, self.last, self.average.net, self.optimizer.optimizer,
                  self.tables(), self.step, what['config'], what['data'],
                  dict(command=self.how.command, seed=self.settings.seed),
@@ -444,27 +526,12 @@ class Trainer:
 
     def restore(self):
         "Take up the run in the run folder. ValueError naming what differs, if it is another run."
-        saved, here = load_training(self.out), json.loads(json.dumps(self.description()))
-        there = {k: saved.meta[k] for k in here}
-        # an older diffnb had fewer settings
-        known = {k: v for k, v in there['config'].items() if k in here['config']}
-        there['config'] = asdict(Settings()) | known
-        config = json.loads(json.dumps(build(saved.meta, saved.schedule).net.config))
-        there['network'] = there['network'] | dict(config=config)
-        found = differences(there, here)
-        if not same_schedule(saved.schedule, self.last.sched.given):
-            found.append("the noise schedule is another one")
-        if found:
-            what = '; '.join(found).replace('config.', '')
-            raise ValueError(f"{self.out} holds a run of another configuration: {what}")
+        saved = load_training(self.out)
+        _check_same(self.out, saved, self.description, self.last.sched.given)
         load_weights(self.net, saved.net, f"the weights in {self.out}")
         load_weights(self.average.net, saved.ema, f"the average in {self.out}")
-        optimizer, scale = self.optimizer.optimizer, saved.meta.get('state')
-        optimizer.load_state_dict(saved.optimizer)
-        # moments in the memory order of their weights
-        for p, state in optimizer.state.items():
-            state.update({k: torch.empty_like(p).copy_(v) for k, v in state.items()
-                          if v.shape == p.shape})
+        _take_up(self.optimizer.optimizer, saved.optimizer)
+        scale = saved.meta.get('state')
         if scale: self.device.scaler.load_state_dict(scale)
         for name, table in self.tables().items(): table.copy_(saved.rng[name])
         self.step = self.saved = self.average.updates = saved.meta['step']
@@ -474,16 +541,7 @@ class Trainer:
     def pictures(self):
         "Samples of the average and the loss curve, into the run folder."
         if self.out is None or not self.device.is_main_process: return
-        shape, ncol, how = self.data.shape, None, dict(batch_size=2000)
-        if hasattr(self.model.sched, 'T'): how['steps'] = min(50, self.model.sched.T)
-        if len(shape) == 3:
-            if self.labelled: how['y'], ncol = class_rows(64, len(self.data.classes))
-            grid = picture(draw(self.averaged, 64, shape, **how), ncol=ncol)
-            write_atomic(self.out/'samples.png', grid)
-        elif shape == (2,):
-            points = draw(self.averaged, 2000, shape, **how)
-            write_atomic(self.out/'samples.png', picture(points, self.data.tensor(2000)))
-        if self.log: write_atomic(self.out/'loss.png', loss_picture(self.log))
+        _write_pictures(self.out, self.averaged, self.data, self.log)
 
     def stopping(self, stop:list) -> bool:
         "Is it time to stop? All processes give the same answer, to the signals that each received."
@@ -492,34 +550,9 @@ class Trainer:
         asked = torch.tensor([float(bool(stop))], device=self.device.device)
         return self.device.reduce(asked).item() > 0
 
-    def farewell(self) -> str:
-        "The message for the user who stopped a run."
-        command = self.how.command
-        again = f"{command} --resume" if command else "train(..., resume=True)"
-        kept = f"saved in {self.out}; continue with: {again}"
-        if self.out is None: kept = "nothing is saved, as there is no run folder"
-        return f"stopped after step {self.step} of {self.settings.steps}; {kept}"
-
     def due(self, every:int) -> bool:
         "Is something that is done every so many steps to be done now?"
         return every is not None and self.step % every == 0
-
-    def bar(self):
-        "The bar that shows how far the run is."
-        from tqdm.auto import tqdm
-        return tqdm(total=self.settings.steps, initial=self.step, desc='training', unit='step',
-                    mininterval=.5, disable=not self.how.progress or self.rank > 0)
-
-    @contextmanager
-    def set_apart(self):
-        "With gradients, and a tracker if one is asked for; the caller's random numbers come back."
-        place = self.device.device
-        with torch.enable_grad(), torch.random.fork_rng([place] if place.type == 'cuda' else []):
-            self.device.init_trackers('diffnb', self.description()['config'])
-            try: yield
-            finally:
-                for tracker in self.device.trackers: tracker.finish()
-                self.device.trackers.clear()
 
 # %% ../nbs/85_train.ipynb #04554d5d
 #| code-fold: true
