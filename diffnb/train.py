@@ -265,7 +265,7 @@ def keep_less(net): # a network with stages, changed in place
                          f"got {type(net).__name__}")
     for stage in stages: stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
 
-# %% ../nbs/85_train.ipynb #49da52e8
+# %% ../nbs/85_train.ipynb #e151f6c0
 #| code-fold: true
 def _check_parts(settings, processes):
     "ValueError unless each process can cut its part of a batch into equal parts."
@@ -318,7 +318,7 @@ def _take_up(optimizer, state):
         moments.update({k: torch.empty_like(p).copy_(v) for k, v in moments.items()
                         if v.shape == p.shape})
 
-# %% ../nbs/85_train.ipynb #a7638f9a
+# %% ../nbs/85_train.ipynb #8f93d2e4
 #| code-fold: true
 def _write_log(out, log):
     "The rows of the log as log.csv."

@@ -194,7 +194,7 @@ class NetConfig:
     "What a UNet and an EncoderUNet have in common."
     in_channels:int=1           # channels of the images: 1 for grey, 3 for colour
     channels:int=16             # channels of the finest level, a quarter of the embedding's
-    mults:tuple=(1, 2)          # channels of each level from the finest on, in units of `channels`
+    mults:tuple=(1, 2)          # channels of each level from the finest on, divided by `channels`
     blocks:int=1                # residual blocks of each level on the way down; one more going up
     attention:tuple=()          # levels with attention after each block; 0 is the finest level
     heads:int=4                 # number of attention heads
