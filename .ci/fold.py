@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fold the code that a lesson does not need in sight: fold.py [--check] [NB ...]
 
-Folded are the code cells of the sections Checks and Answers, and those marked `#| code-fold: true`
+Folded are the code cells of the sections Checks and Answers, and those marked `#| fold`
 (figures, machinery). JupyterLab hides their source by `jupyter.source_hidden`, Colab by `cellView`.
 Writes the notebooks whose marks are wrong; --check names them instead, and exits with 1.
 """
@@ -22,7 +22,7 @@ def folds(cells):
         if cell['cell_type'] == 'markdown':
             for heading in headings(source):
                 aside = re.match(r'(Checks|Answers)\b', heading) is not None
-        marked = re.search(r'(?m)^#\|\s*code-fold:\s*true\s*$', source)
+        marked = re.search(r'(?m)^#\|\s*fold\s*$', source)
         yield cell['cell_type'] == 'code' and bool(aside or marked)
 
 def fold(cells):

@@ -7,13 +7,11 @@ __all__ = ['published_mults', 'adm_flags', 'listed', 'levels_of', 'AdmFlags', 'C
            'adm_classifier_config']
 
 # %% ../nbs/86_adm.ipynb #b390e6c0
-#| code-fold: true
 from dataclasses import dataclass
 from .data import check_image_size
 from .unet import configured, flop_count, parameter_count  # noqa: F401
 
 # %% ../nbs/86_adm.ipynb #faf5f27d
-#| code-fold: true
 published_mults = {512: (.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4),
                    64: (1, 2, 3, 4), 32: (1, 2, 2, 2)}
 
@@ -42,7 +40,6 @@ def levels_of(
     return [int(m) if m == int(m) else m for m in mults], levels
 
 # %% ../nbs/86_adm.ipynb #1a286bf5
-#| code-fold: true
 @dataclass(frozen=True)
 class AdmFlags:
     "The flags of guided-diffusion and improved-diffusion that concern the network."

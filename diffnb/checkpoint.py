@@ -8,7 +8,6 @@ __all__ = ['networks', 'format_version', 'model_file', 'write_atomic', 'pack_opt
            'naming', 'load', 'save_network', 'load_network', 'Training', 'load_training', 'slim']
 
 # %% ../nbs/84_checkpoint.ipynb #2ec6eb33
-#| code-fold: true
 import json, os, platform
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -49,7 +48,6 @@ def write_atomic(
         finally: os.close(folder)
 
 # %% ../nbs/84_checkpoint.ipynb #d89db7b7
-#| code-fold: true
 def pack_optimizer(optimizer:torch.optim.Optimizer) -> tuple:   # {name: tensor}; what is left
     "An optimizer's state as flat tensors `0.exp_avg`, ... and what is not a tensor."
     state = optimizer.state_dict()
@@ -107,14 +105,12 @@ def save(
     write_atomic(path, to_bytes(tensors, {'diffnb': json.dumps(meta, allow_nan=False)}))
 
 # %% ../nbs/84_checkpoint.ipynb #dee3db59
-#| code-fold: true
 def versions() -> dict:   # {'versions': {library: version}}
     "What a file was made with."
     return dict(versions=dict(diffnb=diffnb.__version__, torch=torch.__version__,
                               python=platform.python_version()))
 
 # %% ../nbs/84_checkpoint.ipynb #94ebb0c8
-#| code-fold: true
 model_file = 'model.safetensors'    # a run's checkpoint, inside its folder
 
 def shipped() -> list:   # names
@@ -135,7 +131,6 @@ def find(path) -> Path:   # a file, a run folder, or the name of a shipped model
     raise FileNotFoundError(f"{looked}; models that come with diffnb: {known}")
 
 # %% ../nbs/84_checkpoint.ipynb #fd27a7c5
-#| code-fold: true
 def open_tensors(path):   # a file -> safetensors' handle, to be used with `with`
     "Open a safetensors file. ValueError if it is cut short or something else."
     from safetensors import SafetensorError, safe_open
@@ -165,7 +160,6 @@ def read_meta(path) -> dict:   # a file, a run folder or a shipped name -> the J
     return meta
 
 # %% ../nbs/84_checkpoint.ipynb #184afa20
-#| code-fold: true
 def build(
     meta:dict,     # what `read_meta` returned
     given:dict,    # what its schedule was made of, see `rebuild_schedule`
@@ -187,7 +181,6 @@ def build_network(meta:dict):   # what `read_meta` returned -> a network with in
             raise ValueError(f"{name} cannot be built from {config}: {e}") from None
 
 # %% ../nbs/84_checkpoint.ipynb #518f5971
-#| code-fold: true
 def load_weights(
     net:torch.nn.Module,       # its weights are overwritten
     tensors:dict,              # {name: tensor}
@@ -205,7 +198,6 @@ def load_weights(
     net.load_state_dict(tensors)
 
 # %% ../nbs/84_checkpoint.ipynb #56b6b99a
-#| code-fold: true
 def read_part(f, part:str) -> dict:   # open_tensors' handle, prefix -> {name without it: tensor}
     "All tensors of a file under one prefix."
     return {k[len(part) + 1:]: f.get_tensor(k) for k in f.keys() if k.startswith(f'{part}.')}
@@ -235,7 +227,6 @@ def load(
     return model.to(device).eval().requires_grad_(False)
 
 # %% ../nbs/84_checkpoint.ipynb #bf143571
-#| code-fold: true
 def save_network(
     path,       # file to write
     net,        # a network of a known class
@@ -259,7 +250,6 @@ def load_network(
     return net.to(device).eval().requires_grad_(False), sched
 
 # %% ../nbs/84_checkpoint.ipynb #02643d8f
-#| code-fold: true
 class Training(NamedTuple):
     "A checkpoint's content, for resuming."
     meta: dict          # what `read_meta` returns

@@ -30,7 +30,6 @@ def same_shape(name:str, x:torch.Tensor, like:torch.Tensor):
         raise ValueError(f"{name} must have the shape {list(like.shape)}, got {list(x.shape)}")
 
 # %% ../nbs/81_checks.ipynb #0fae590d
-#| code-fold: true
 def finite(
     name:str,              # what the caller calls it
     value,                 # what was given

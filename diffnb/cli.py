@@ -11,7 +11,6 @@ __all__ = ['set_by_commands', 'train_command', 'sample_command', 'eval_command',
            'plot_file', 'bits_line', 'reference_for', 'eval_cli']
 
 # %% ../nbs/90_cli.ipynb #3afb153e
-#| code-fold: true
 import argparse, ast, json, os, shlex, sys, time, warnings
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache, partial, wraps
@@ -22,7 +21,6 @@ from typing import NamedTuple
 import diffnb
 
 # %% ../nbs/90_cli.ipynb #26519675
-#| code-fold: true
 def program(func) -> str:   # what is behind a command, such as train_cli
     "The name of the command."
     return f"diffnb_{func.__name__.removesuffix('_cli')}"
@@ -91,7 +89,6 @@ def all_options(func) -> list:   # what is behind a command
     return [*chain.from_iterable(map(options_of, func.parts))]
 
 # %% ../nbs/90_cli.ipynb #c1d39f7f
-#| code-fold: true
 def spell(value) -> str:   # of an option
     "The value as it is written on a command line."
     return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -114,7 +111,6 @@ def parser(func) -> argparse.ArgumentParser:   # what is behind a command
     return found
 
 # %% ../nbs/90_cli.ipynb #c92e01c2
-#| code-fold: true
 def integers(
     text:str,   # '1,2'
     name:str,   # the option it belongs to
@@ -152,7 +148,6 @@ def command(*parts:str):   # dataclasses, such as 'train.Settings'
     return around
 
 # %% ../nbs/90_cli.ipynb #c52cfc39
-#| code-fold: true
 def plain(option:str) -> str:   # an option such as --batch-size
     "The option without regard to capitals, hyphens and underscores."
     return option.lower().replace('-', '_')
@@ -171,7 +166,6 @@ def console_script(func):   # what is behind a command, such as train_cli
     return run
 
 # %% ../nbs/90_cli.ipynb #f9bbb509
-#| code-fold: true
 def command_line(
     name:str,   # 'train', 'sample' or 'eval'
     *parts,     # the dataclasses of the command
@@ -244,7 +238,6 @@ def new_network(
     return UNet(**asdict(config) | own)
 
 # %% ../nbs/90_cli.ipynb #a6697297
-#| code-fold: true
 def new_model(
     network,
     data,           # data set
@@ -262,7 +255,6 @@ def new_model(
     return Denoiser(network, sched, model.predicts, model.variance, clip)
 
 # %% ../nbs/90_cli.ipynb #0d41b5f6
-#| code-fold: true
 def check_model(
     model,      # a Denoiser
     settings,   # of the training
@@ -283,7 +275,6 @@ def check_model(
                          "noise: choose flow, v, x0 or edm")
 
 # %% ../nbs/90_cli.ipynb #53f688cc
-#| code-fold: true
 def report(
     run,               # what `train` returned
     data,              # the data set
@@ -400,7 +391,6 @@ class Samples:
     out:str='samples.png'
 
 # %% ../nbs/90_cli.ipynb #f86bdbb6
-#| code-fold: true
 def check_file(
     out,                  # file to write
     kinds:tuple,          # its possible endings, such as ('.png', '.npz')
@@ -451,7 +441,6 @@ def load_pipeline(
     return model, dict(data=dict(name=None, shape=shape), config=None)
 
 # %% ../nbs/90_cli.ipynb #5a34e632
-#| code-fold: true
 def labels_for(
     net,              # a network
     meta:dict,        # its checkpoint's JSON
@@ -490,7 +479,6 @@ def check_unlabelled(
         raise ValueError(f"{who} never saw an image without its label (--label_dropout was 0)")
 
 # %% ../nbs/90_cli.ipynb #1866b2fa
-#| code-fold: true
 def guided(
     model,             # a Denoiser
     meta:dict,         # its checkpoint's JSON
@@ -518,7 +506,6 @@ def guided(
     return ClassifierFreeGuidance(model, scale), cond, ncol
 
 # %% ../nbs/90_cli.ipynb #dac06860
-#| code-fold: true
 def gathered(
     drawn,            # this process's batches
     out:Path,         # the file to write
@@ -615,7 +602,6 @@ class Bound:
     plot:str=None
 
 # %% ../nbs/90_cli.ipynb #771e5898
-#| code-fold: true
 def plot_file(
     run,             # run folder, file or shipped name
     plot:str=None,   # the option
@@ -633,7 +619,6 @@ def bits_line(found:dict) -> str:   # what `bits` returned
             f"{' + '.join(parts)}; figure: {found['picture']}")
 
 # %% ../nbs/90_cli.ipynb #d03ae28e
-#| code-fold: true
 def reference_for(
     about:dict,        # a checkpoint's data entry
     data:str=None,     # options of `eval_cli`
@@ -655,7 +640,6 @@ def reference_for(
     return examples
 
 # %% ../nbs/90_cli.ipynb #22ed7366
-#| code-fold: true
 @console
 @command('cli.Trained', 'cli.Reference', 'cli.Sampler', 'cli.Evaluation', 'cli.Bound')
 def eval_cli(trained, reference, sampler, evaluation, bound):
@@ -693,7 +677,6 @@ def eval_cli(trained, reference, sampler, evaluation, bound):
 eval_command = console_script(eval_cli)
 
 # %% ../nbs/90_cli.ipynb #5315252d
-#| code-fold: true
 moved = dict.fromkeys(('quality', 'labels_of', 'check_pixels', 'bits', 'write_array_file',
                        'read_array_file'), 'metrics')
 

@@ -9,7 +9,6 @@ __all__ = ['toys', 'suffixes', 'known', 'to_signed', 'to_uint8', 'ExampleSet', '
            'data_root', 'published', 'epoch_order', 'BatchOrder', 'identity', 'read_batches', 'batches']
 
 # %% ../nbs/83_data.ipynb #3dd6e326
-#| code-fold: true
 import gzip, math, os, warnings, zlib
 from pathlib import Path
 import numpy as np
@@ -17,7 +16,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/83_data.ipynb #c0de3101
-#| code-fold: true
 from .checks import whole
 
 # %% ../nbs/83_data.ipynb #e51d0ba5
@@ -44,7 +42,6 @@ def to_uint8(
     return ((x.float() + 1) * ((levels - 1)/2)).round_().clamp_(0, levels - 1).to(torch.uint8)
 
 # %% ../nbs/83_data.ipynb #c2722c39
-#| code-fold: true
 class ExampleSet(Dataset):
     "Examples of one shape, read by the batch: subclasses define read(indices) -> x, those read."
     workers = 0                # worker processes that are worth their start
@@ -88,7 +85,6 @@ class ExampleSet(Dataset):
                 f"{self.levels}, {len(self.classes)} classes)")
 
 # %% ../nbs/83_data.ipynb #9dac4930
-#| code-fold: true
 class TensorData(ExampleSet):
     "A data set in memory: images as pixel levels, scaled when read, or points as they are."
     def __init__(
@@ -114,7 +110,6 @@ class TensorData(ExampleSet):
         return (to_signed(self.data[i], self.levels) if self.levels else self.data[i]), i
 
 # %% ../nbs/83_data.ipynb #35825cdf
-#| code-fold: true
 def check_image_size(image_size):   # pixels a side, or None
     "The image size as an int (or None); ValueError if it is no whole positive number."
     if image_size is None: return None
@@ -157,7 +152,6 @@ def swiss_roll(
     return curve + noise * torch.randn(n, 2, dtype=torch.float64, generator=generator)
 
 # %% ../nbs/83_data.ipynb #cfb2e502
-#| code-fold: true
 def moons(n:int, noise:float=.05, generator:torch.Generator=None) -> torch.Tensor:
     "Two interleaved half-circles, [n, 2] float64; as `swiss_roll`."
     u = math.pi * torch.rand(n, dtype=torch.float64, generator=generator)
@@ -175,7 +169,6 @@ def rings(n:int, noise:float=.03, generator:torch.Generator=None) -> torch.Tenso
     return circle + noise * torch.randn(n, 2, dtype=torch.float64, generator=generator)
 
 # %% ../nbs/83_data.ipynb #65ede783
-#| code-fold: true
 toys = {'swiss_roll': swiss_roll, 'moons': moons, 'rings': rings}
 
 def toy(
@@ -188,7 +181,6 @@ def toy(
     return TensorData(name, points.float(), levels=None)
 
 # %% ../nbs/83_data.ipynb #a3e50dd5
-#| code-fold: true
 def read_idx(path) -> torch.Tensor:   # a file, gzipped if its name ends in .gz -> uint8 tensor
     "The table of bytes in an idx file (the format of MNIST)."
     path = Path(path)
@@ -206,7 +198,6 @@ def read_idx(path) -> torch.Tensor:   # a file, gzipped if its name ends in .gz 
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
 
 # %% ../nbs/83_data.ipynb #421fcb1f
-#| code-fold: true
 def fetch(
     kind:str,         # a class of torchvision.datasets
     root,             # folder of the files
@@ -222,7 +213,6 @@ def fetch(
         raise FileNotFoundError(f"{kind}: no usable files in {root}, and {hint} ({why})") from e
 
 # %% ../nbs/83_data.ipynb #9e6e16d3
-#| code-fold: true
 def find_idx(
     kind:str,      # 'MNIST' or 'FashionMNIST'
     root,          # folder of the files
@@ -255,7 +245,6 @@ def idx_data(
     return TensorData(name, images[:, None], 256, labels, classes, image_size)
 
 # %% ../nbs/83_data.ipynb #374665fc
-#| code-fold: true
 suffixes = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm')
 
 class Unreadable(ValueError):
@@ -276,7 +265,6 @@ def read_header(path) -> tuple:   # an image file -> channels (1 or 3), (height,
     return (1 if mode in ('1', 'L', 'LA') else 3), (h, w)
 
 # %% ../nbs/83_data.ipynb #936d04fb
-#| code-fold: true
 def read_image(
     path,            # an image file
     channels:int,    # 1 or 3
@@ -293,7 +281,6 @@ def read_image(
         raise Unreadable(f"cannot read the image {path}: {e or type(e).__name__}") from None
 
 # %% ../nbs/83_data.ipynb #95c36e41
-#| code-fold: true
 def same_size(
     first, size,          # an image file and its (height, width)
     other, other_size,    # another one, and its own
@@ -305,7 +292,6 @@ def same_size(
                          "give one size for all, such as --image-size 64 (image_size=64)")
 
 # %% ../nbs/83_data.ipynb #e1655f21
-#| code-fold: true
 def cpu_count() -> int:
     "How many processors this process may use."
     if hasattr(os, 'sched_getaffinity'): return len(os.sched_getaffinity(0))
@@ -378,7 +364,6 @@ class FileData(ExampleSet):
         return to_signed(torch.stack(images)), found
 
 # %% ../nbs/83_data.ipynb #5b674364
-#| code-fold: true
 def image_files(root) -> list:   # a folder
     "The paths of the images in a folder and its sub-folders, sorted."
     found = []
@@ -438,7 +423,6 @@ def load_data(
                      "of a folder of images")
 
 # %% ../nbs/83_data.ipynb #35ab4553
-#| code-fold: true
 def data_root(root=None) -> Path:   # an existing folder, or None: ~/.cache/diffnb, which is made
     "The folder of downloaded data."
     if root is None:
@@ -487,7 +471,6 @@ class BatchOrder:
             order = order[self.batch_size:]
 
 # %% ../nbs/83_data.ipynb #06be6038
-#| code-fold: true
 def identity(x):   # anything
     "What it is given: the collate function for sets that are read by the batch."
     return x

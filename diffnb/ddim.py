@@ -6,7 +6,6 @@
 __all__ = ['DDIM', 'slerp', 'encode_step', 'ddim_encode']
 
 # %% ../nbs/22_ddim.ipynb #6c026557
-#| code-fold: true
 import math
 from itertools import pairwise
 import torch
@@ -34,7 +33,6 @@ class DDIM:
         return y + fresh*randn_like(x, generator) if fresh > 0 else y
 
 # %% ../nbs/22_ddim.ipynb #1db6264b
-#| code-fold: true
 def _angle(a, b) -> torch.Tensor:   # latents [B, ...]; angles [B, 1, ...], at least 1e-6
     "The angle between latents, accurate near 0 and π; ValueError for opposite or zero vectors."
     same_shape('b', b, a)
@@ -73,7 +71,6 @@ def encode_step(model, x, s, t, refine:int, **cond) -> torch.Tensor:
     return guess
 
 # %% ../nbs/22_ddim.ipynb #69e753e1
-#| code-fold: true
 @torch.no_grad()
 def ddim_encode(
     model,              # a Denoiser

@@ -30,7 +30,6 @@ units:dict = dict(
     v=lambda a, b: (1, a/(a**2 + b**2), -b/(a**2 + b**2)))          # a ε - b x_0
 
 # %% ../nbs/15_denoiser.ipynb #b263fd7e
-#| code-fold: true
 sigma_data = .5                       # the standard deviation of the data that 'edm' is made for
 
 def edm(a, b, std=sigma_data):
@@ -50,7 +49,6 @@ units |= dict(
     mu=mu)
 
 # %% ../nbs/15_denoiser.ipynb #df8048c7
-#| code-fold: true
 def log(v):
     "ln v of a number or a tensor."
     return v.log() if isinstance(v, torch.Tensor) else math.log(v)
@@ -97,7 +95,6 @@ class StepBack(nn.Module):
         return mean, log_var.exp(), log_var
 
 # %% ../nbs/15_denoiser.ipynb #6fb712b9
-#| code-fold: true
 class Prediction(NamedTuple):
     "The Gaussian of x_s given x_t, and the clean data and the noise on which it rests."
     mean: torch.Tensor      # [B, ...]

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 
 # %% ../nbs/82_distance.ipynb #87912820
-#| code-fold: true
 def flat(x) -> torch.Tensor:   # [n, D] float64
     "Samples [n, ...] as rows of numbers; ValueError for fewer than two or NaN."
     x = torch.as_tensor(x).detach()
@@ -40,7 +39,6 @@ def energy_distance(
     return (2*mean(x, y) - mean(x, x) - mean(y, y)).item()
 
 # %% ../nbs/82_distance.ipynb #37440f05
-#| code-fold: true
 def energy_spread(
     draw,             # draw(n) -> an exact sample [n, ...]
     n:int,            # size of each sample
@@ -65,7 +63,6 @@ def test_power(
         assert v > limit, f"{what}: {name} passes, {float(v):.4g} ≤ {float(limit):.4g}"
 
 # %% ../nbs/82_distance.ipynb #0dbc118b
-#| code-fold: true
 class Statistics(NamedTuple):
     "What the Fréchet distance knows of a sample."
     mean: torch.Tensor   # [D] float64

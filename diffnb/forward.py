@@ -23,7 +23,6 @@ def q_step(
     return a/a_s * x + (b**2 - (a/a_s * b_s)**2)**.5 * z
 
 # %% ../nbs/11_forward.ipynb #23de1ced
-#| code-fold: true
 def randn_like(
     x:torch.Tensor,                   # gives shape, dtype, device
     generator:torch.Generator=None,   # None: the global, seeded one
@@ -46,7 +45,6 @@ def q_sample(
     return a*x0 + b*eps
 
 # %% ../nbs/11_forward.ipynb #3a7b86fd
-#| code-fold: true
 def prior_kl(
     sched:NoiseSchedule,
     x0:torch.Tensor,    # clean data [B, ...]

@@ -7,7 +7,6 @@ __all__ = ['guided_mean', 'guided_x0', 'check_y', 'column', 'LabelledMixture', '
            'ClassifierFreeGuidance', 'ClassifierGradient', 'train_classifier']
 
 # %% ../nbs/40_guidance.ipynb #a0c7b0e3
-#| code-fold: true
 import math
 import torch
 import torch.nn.functional as F
@@ -31,7 +30,6 @@ def guided_x0(x0, g, a, b):
     return x0 + b**2/a * g
 
 # %% ../nbs/40_guidance.ipynb #6cbbbe81
-#| code-fold: true
 def check_y(
     y,                         # labels
     x_t:torch.Tensor,          # what they belong to [B, ...]
@@ -51,7 +49,6 @@ def column(v, x):   # [B], [B, ...] -> [B, 1, ...]
     return v.reshape(-1, *[1]*(x.ndim - 1))
 
 # %% ../nbs/40_guidance.ipynb #480d04fd
-#| code-fold: true
 class LabelledMixture(nn.Module):
     "A Gaussian mixture with labels: exact classifier, its gradient, noise given the label (E31)."
     def __init__(
@@ -95,7 +92,6 @@ class LabelledMixture(nn.Module):
         return eps if y is None else eps - self.sched(t, x_t)[1] * self.gradient(x_t, t, y)
 
 # %% ../nbs/40_guidance.ipynb #7c63642c
-#| code-fold: true
 class ClassifierGuidance(Denoiser):
     "A denoiser steered towards p(x) p(y|x)^scale: DDPM steps are Algorithm 1, all others 2 (E31)."
     def __init__(
@@ -154,7 +150,6 @@ def extrapolate(unconditional, conditional, scale):
     return unconditional + scale*(conditional - unconditional)
 
 # %% ../nbs/40_guidance.ipynb #5b6e8a28
-#| code-fold: true
 class ClassifierFreeGuidance(Denoiser):
     "F(∅) + w (F(y) - F(∅)): a network that knows labels and does without guides itself (B1)."
     def __init__(
@@ -207,7 +202,6 @@ class ClassifierFreeGuidance(Denoiser):
         return guided * column(self.rescale*ratio + 1 - self.rescale, guided)
 
 # %% ../nbs/40_guidance.ipynb #24b7ef35
-#| code-fold: true
 class ClassifierGradient(nn.Module):
     "∇ log p(y|x_t) of a classifier of noisy data, as `ClassifierGuidance` takes it (E31)."
     def __init__(self, classifier):   # net(x_t [B, ...], t [B]) -> logits [B, num_classes]
@@ -224,7 +218,6 @@ class ClassifierGradient(nn.Module):
             return torch.autograd.grad(own.sum(), x)[0]
 
 # %% ../nbs/40_guidance.ipynb #3776f70b
-#| code-fold: true
 def train_classifier(
     net,                       # (x_t [B, ...], t [B]) -> logits [B, num_classes]; trained in place
     sched:NoiseSchedule,       # the denoiser's own

@@ -13,7 +13,6 @@ from .checks import finite, same_shape, whole
 from .forward import randn_like
 
 # %% ../nbs/30_langevin.ipynb #489480d6
-#| code-fold: true
 def check_sizes(
     step_size,        # one number, or one for each step; positive
     steps:int=None,   # how many steps, if it is one number
@@ -78,7 +77,6 @@ def langevin_path(
         yield k, x
 
 # %% ../nbs/30_langevin.ipynb #c83fefec
-#| code-fold: true
 def langevin(
     score, x:torch.Tensor, step_size, steps:int=None,   # as in langevin_path
     generator:torch.Generator=None, where:str='', limit:float=None,
@@ -89,7 +87,6 @@ def langevin(
     return end
 
 # %% ../nbs/30_langevin.ipynb #a0570239
-#| code-fold: true
 def step_sizes(
     first:float,        # h_0
     last:float,         # h_{steps-1}, smaller than first

@@ -7,7 +7,6 @@ __all__ = ['price', 'jumps', 'prices', 'BitsPerDim', 'bits_per_dim', 'expected_t
            'pilot', 'estimate_bits_per_dim', 'bits_picture']
 
 # %% ../nbs/24_likelihood.ipynb #3d44638c
-#| code-fold: true
 import math
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -31,7 +30,6 @@ def price(model, x0, t, s, eps, bins, cond) -> torch.Tensor:
     return torch.stack([bits, mse(p.eps, eps), mse(p.x0, x0)])
 
 # %% ../nbs/24_likelihood.ipynb #f2f47851
-#| code-fold: true
 def jumps(model, taus=None) -> tuple: # a Denoiser; decreasing times ending in 0, or None for all
     "The steps t → s of a chain: t [S] and s [S], the data's end first."
     taus = range(as_chain(model.sched).T, -1, -1) if taus is None else check_taus(taus, model.sched)
@@ -94,7 +92,6 @@ def bits_per_dim(
     return BitsPerDim(terms.sum(1), terms, torch.cat([zero, mse], 1), torch.cat([zero, x0_mse], 1))
 
 # %% ../nbs/24_likelihood.ipynb #20e4ea6a
-#| code-fold: true
 def expected_terms(
     sched:Schedule,
     x0_mse:torch.Tensor,   # [T+1] float64, the error e_t of x_0 at each t
@@ -128,7 +125,6 @@ def pair_mean(v) -> tuple:   # values of stratified draws [2K]
     return (a + b).mean().item()/2, ((a - b)**2).sum().sqrt().item()/len(v)
 
 # %% ../nbs/24_likelihood.ipynb #4c1ab565
-#| code-fold: true
 class Estimate(NamedTuple):
     "The mean bound over a data set, estimated from a few network evaluations."
     total: float            # bits/dim
@@ -185,7 +181,6 @@ def estimate_bits_per_dim(
     return Estimate(total + L_T, error, parts, spent + len(k), t[k], bits, weight)
 
 # %% ../nbs/24_likelihood.ipynb #20899be4
-#| code-fold: true
 def bits_picture(found:Estimate,     # what estimate_bits_per_dim returned
                  title:str='',       # above the panels
                 ) -> bytes:          # a PNG file

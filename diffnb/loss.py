@@ -29,7 +29,6 @@ def eps_weight(
     return (large*a_s/(a*b))**2 / (2*torch.as_tensor(log_var, dtype=torch.float64).exp())
 
 # %% ../nbs/16_loss.ipynb #51a17a2e
-#| code-fold: true
 class Noisy(NamedTuple):
     "Data at random times, as a loss needs them."
     x_t: torch.Tensor   # [B, ...]
@@ -80,7 +79,6 @@ def simple_loss(
     return mse(wanted, output)
 
 # %% ../nbs/16_loss.ipynb #703fd2e6
-#| code-fold: true
 def score_loss(model, x0:torch.Tensor, t=None, eps=None, generator=None, **cond) -> torch.Tensor:
     "b² |s_θ + ε/b|², whatever the network predicts: denoising score matching (E17)."
     at, wanted, output, unit, _ = ask(model, x0, t, eps, generator, **cond)
@@ -98,7 +96,6 @@ def min_snr_loss(
     return mse(weight*wanted, weight*output)
 
 # %% ../nbs/16_loss.ipynb #10191ec6
-#| code-fold: true
 def lognormal_times(
     sched:NoiseSchedule,
     n:int,                            # how many
@@ -118,7 +115,6 @@ def lognormal_times(
     return 1 + torch.multinomial(p, n, replacement=True, generator=generator)
 
 # %% ../nbs/16_loss.ipynb #54cedc6a
-#| code-fold: true
 def bound_term(model, x0, at:Noisy, unit, output, o, bins) -> torch.Tensor:
     "The bound's term for the step from t to t - 1, given the network's output (E11)."
     _, c_skip, c_out = unit
@@ -156,7 +152,6 @@ def vlb_loss(
     return bound_term(model, x0, at, unit, output, o, bins) * model.sched.T
 
 # %% ../nbs/16_loss.ipynb #b349eb21
-#| code-fold: true
 class ImportanceSampler:
     "p_t ∝ √E[L_t²] over the last losses at each t; uniform until all have enough (E24)."
     def __init__(
@@ -203,6 +198,5 @@ class ImportanceSampler:
         self.seen += many
 
 # %% ../nbs/16_loss.ipynb #52d52767
-#| code-fold: true
 losses = dict(simple=simple_loss, hybrid=hybrid_loss, vlb=vlb_loss, score=score_loss,
               min_snr=min_snr_loss)

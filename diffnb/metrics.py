@@ -11,7 +11,6 @@ __all__ = ['rounding', 'as_file', 'picture_batches', 'fingerprint', 'Features', 
            'write_array_file', 'read_array_file']
 
 # %% ../nbs/60_metrics.ipynb #7f8de756
-#| code-fold: true
 import hashlib, json, math, pickle, time, zipfile
 from itertools import islice
 from pathlib import Path
@@ -32,7 +31,6 @@ from .train import lr_at
 from .likelihood import bits_picture, estimate_bits_per_dim
 
 # %% ../nbs/60_metrics.ipynb #77e82c60
-#| code-fold: true
 def as_file(
     x:torch.Tensor,   # images [n, C, H, W], uint8 or floats in [-1, 1]; or points [n, D]
 ) -> torch.Tensor:    # uint8 [n, C, H, W]; points as they are
@@ -70,7 +68,6 @@ def fingerprint(
     return dict(n=n, shape=shape, sha256=digest.hexdigest())
 
 # %% ../nbs/60_metrics.ipynb #5118fc41
-#| code-fold: true
 class Features(NamedTuple):
     "A way to turn images into vectors, and all that says which."
     call: object        # uint8 [b, C, H, W], or points [b, D] -> floats [b, D]
@@ -105,7 +102,6 @@ def own_features(
     return Features(lambda x: call(scaled(x)), about)
 
 # %% ../nbs/60_metrics.ipynb #ee6e1051
-#| code-fold: true
 def train_clean_classifier(
     data:ExampleSet,      # images with labels
     steps:int=2000,       # optimizer steps
@@ -140,7 +136,6 @@ def accuracy(
     return torch.cat(right).double().mean().item()
 
 # %% ../nbs/60_metrics.ipynb #bf240726
-#| code-fold: true
 def split(
     data:TensorData,   # data in memory
     every:int=5,       # hold out one in so many
@@ -171,7 +166,6 @@ def ship_classifier(
     return provenance
 
 # %% ../nbs/60_metrics.ipynb #3137d4d2
-#| code-fold: true
 def classifier_features(
     weights,        # a file of `ship_classifier`, or 'digits_features', 'fashion_mnist_features'
     device='cpu',   # where the network works
@@ -194,7 +188,6 @@ def classifier_features(
                                rule='levels 0..255 to -1..1, no resizing, input of the last layer'))
 
 # %% ../nbs/60_metrics.ipynb #037a990f
-#| code-fold: true
 def inception_features(
     weights=None,              # file of torch-fidelity's weights; None: torchmetrics downloads it
     device='cpu',              # where the network works
@@ -228,7 +221,6 @@ def inception_features(
     return Features(lambda x: net(x.to(device).expand(-1, 3, -1, -1)), about)
 
 # %% ../nbs/60_metrics.ipynb #10fa772c
-#| code-fold: true
 def features_of(
     which='pixels',           # pixels, classifier, inception, a function, a module, or Features
     weights=None,             # of the classifier (a file or a shipped name) or Inception (a file)
@@ -251,7 +243,6 @@ def features_of(
                      "give a function")
 
 # %% ../nbs/60_metrics.ipynb #6cd569c7
-#| code-fold: true
 class FeatureSet(NamedTuple):
     "Images as features see them."
     statistics: Statistics    # mean and covariance of all of them
@@ -297,7 +288,6 @@ def check_same(
                              "delete the file to make it anew")
 
 # %% ../nbs/60_metrics.ipynb #f9284a99
-#| code-fold: true
 @torch.no_grad()
 def describe(
     x,                     # images as for `as_file`, or a data set
@@ -342,7 +332,6 @@ def frechet_bias(
     return ((values.sum() + (pairs.sum() + pairs.diagonal().sum())/2)/n).item()
 
 # %% ../nbs/60_metrics.ipynb #5b8ec34a
-#| code-fold: true
 class Extrapolated(NamedTuple):
     "A line through distances at several sample sizes."
     value: float      # the distance at 1/n = 0
@@ -373,7 +362,6 @@ def frechet_at_infinity(
     return Extrapolated((y.mean() - slope*x.mean()).item(), slope.item(), sizes, distances)
 
 # %% ../nbs/60_metrics.ipynb #1b1335d0
-#| code-fold: true
 def neighbour_radius(
     rows:torch.Tensor,   # features [n, D]
     k:int,               # which neighbour
@@ -409,7 +397,6 @@ def manifold_scores(
                 density=balls/(k*len(fake)), coverage=share(covered))
 
 # %% ../nbs/60_metrics.ipynb #89cfcc4e
-#| code-fold: true
 def nearest(
     x:torch.Tensor,            # features or pixels [n, ...]
     train:torch.Tensor=None,   # those of the training images [m, ...]; None: the other points of x
@@ -429,7 +416,6 @@ def nearest(
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 # %% ../nbs/60_metrics.ipynb #1dc34e7c
-#| code-fold: true
 class Copying(NamedTuple):
     "Are samples nearer to the training set than fresh images are?"
     nearer: float           # u of (E33g): ½ for fresh images, towards 1 for copies
@@ -450,7 +436,6 @@ def copying(
                    (d < base.quantile(.01)).double().mean().item())
 
 # %% ../nbs/60_metrics.ipynb #56b97a19
-#| code-fold: true
 rounding = 'pictures to 8-bit levels, as in a file'     # stands in files: leave it as it is
 
 def check_enough(
@@ -464,7 +449,6 @@ def check_enough(
                          f"than {D}; take more, or other features")
 
 # %% ../nbs/60_metrics.ipynb #95bfd8a2
-#| code-fold: true
 def evaluate(
     x,                        # samples: images as for `as_file`, or a data set
     reference,                # the data: the same, a FeatureSet, or the file of one
@@ -503,7 +487,6 @@ def evaluate(
     return scores | how | versions()
 
 # %% ../nbs/60_metrics.ipynb #f8a2c1b0
-#| code-fold: true
 def labels_of(
     net,      # a network
     data,     # the data set to compare with
@@ -522,7 +505,6 @@ def check_pixels(shape:tuple):   # of an example
                          "4096 numbers an example: choose the features inception or classifier")
 
 # %% ../nbs/60_metrics.ipynb #2530efb8
-#| code-fold: true
 def quality(
     model,                # a Denoiser; None if x is given
     data,                 # the data set to compare with
@@ -555,7 +537,6 @@ def quality(
     return found | how
 
 # %% ../nbs/60_metrics.ipynb #21249a49
-#| code-fold: true
 def bits(
     model,                # a Denoiser
     data,                 # images; at most 10000 of them are used
@@ -583,7 +564,6 @@ def bits(
                 network_calls=found.calls, picture=str(plot))
 
 # %% ../nbs/60_metrics.ipynb #ca08e2df
-#| code-fold: true
 def write_array_file(
     out,      # file to write
     n:int,    # how many samples

@@ -13,7 +13,6 @@ from .schedule import NoiseSchedule
 from .data import moons, rings, swiss_roll  # noqa: F401
 
 # %% ../nbs/12_oracle.ipynb #8f900ad6
-#| code-fold: true
 class GaussianMixture:
     "A mixture of K Gaussians in D dimensions: exact densities, scores, posteriors (E2, B8)."
     def __init__(

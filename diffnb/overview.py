@@ -26,7 +26,6 @@ from .score import random_signs, score_of
 from .sde import continuous, log_likelihood, log_snr_times
 
 # %% ../nbs/70_overview.ipynb #b7fe7fc8
-#| code-fold: true
 def perceptron(
     inputs:int,        # numbers in
     outputs:int,       # numbers out
@@ -46,7 +45,6 @@ def log_normal(
     return -(((x - mean) * (-log_std).exp())**2/2 + log_std + math.log(2*math.pi)/2).sum(-1)
 
 # %% ../nbs/70_overview.ipynb #66d9ab09
-#| code-fold: true
 class GAN(nn.Module):
     "Generator against critic, non-saturating (E35, Goodfellow et al. 2014)."
     def __init__(
@@ -75,7 +73,6 @@ class GAN(nn.Module):
         return self.generator(torch.randn(n, self.latent, generator=generator))
 
 # %% ../nbs/70_overview.ipynb #d2df6422
-#| code-fold: true
 class VAE(nn.Module):
     "Gaussian encoder and decoder, trained on the ELBO (E35, Kingma & Welling 2014)."
     def __init__(
@@ -112,7 +109,6 @@ class VAE(nn.Module):
         return mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
 
 # %% ../nbs/70_overview.ipynb #ea8f6778
-#| code-fold: true
 class Flow(nn.Module):
     "Affine couplings: exact log-likelihood, and a draw in one pass (E35, Dinh et al. 2017)."
     def __init__(
@@ -158,7 +154,6 @@ class Flow(nn.Module):
         return self.to_data(torch.randn(n, self.dim, generator=generator))
 
 # %% ../nbs/70_overview.ipynb #78f58f0d
-#| code-fold: true
 class Diffusion(nn.Module):
     "A DDPM with T = 1000 and the cosine schedule, in the interface of the others (E35)."
     def __init__(
@@ -197,7 +192,6 @@ class Diffusion(nn.Module):
         return log_likelihood(model.sched, score, x, at, signs)[0]
 
 # %% ../nbs/70_overview.ipynb #ea35e4cb
-#| code-fold: true
 kinds = {'GAN': GAN, 'VAE': VAE, 'flow': Flow, 'diffusion': Diffusion}
 rates = {'GAN': 1e-2, 'VAE': 1e-2, 'flow': 3e-3, 'diffusion': 1e-2}   # highest learning rates
 
@@ -222,7 +216,6 @@ def operations(run) -> int:   # a function without arguments
     return counter.get_total_flops()
 
 # %% ../nbs/70_overview.ipynb #da216897
-#| code-fold: true
 class Fitted(NamedTuple):
     "A trained model, and what it took."
     model: nn.Module
@@ -261,7 +254,6 @@ def fit(
     return Fitted(model, steps, time.process_time() - start)
 
 # %% ../nbs/70_overview.ipynb #f0d62ec0
-#| code-fold: true
 class Shares(NamedTuple):
     "Who got how many points."
     share: torch.Tensor   # [K] of the points in each cluster
@@ -281,7 +273,6 @@ def mode_shares(
     return Shares(share, error, (far < 9).double().mean().item())
 
 # %% ../nbs/70_overview.ipynb #f73a193f
-#| code-fold: true
 class Line(NamedTuple):
     "A straight line through points, by least squares."
     slope: float

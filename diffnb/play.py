@@ -7,7 +7,6 @@ __all__ = ['load_once', 'row', 'side_by_side', 'png', 'play', 'subjects', 'noisi
            'guided']
 
 # %% ../nbs/72_play.ipynb #571d4ac8
-#| code-fold: true
 import io, math
 from functools import lru_cache, partial
 import torch
@@ -24,7 +23,6 @@ from .sample import sample, timesteps, trajectory
 from .schedule import cosine_schedule, named_schedule
 
 # %% ../nbs/72_play.ipynb #0e307506
-#| code-fold: true
 def row(
     fig,           # a figure, or a part of one; None: a new figure
     titles:list,   # one for each axes
@@ -51,7 +49,6 @@ def side_by_side(
     return fig
 
 # %% ../nbs/72_play.ipynb #1ff7d623
-#| code-fold: true
 def png(fig) -> bytes:   # a matplotlib figure
     "A figure as a PNG file of 256 colours."
     from PIL import Image
@@ -62,7 +59,6 @@ def png(fig) -> bytes:   # a matplotlib figure
     return small.getvalue()
 
 # %% ../nbs/72_play.ipynb #91fe15a0
-#| code-fold: true
 def play(
     frame,        # frame(fig=None, **values) draws a figure and returns it
     shown:list,   # dicts of values: rows of the still figure; the sliders start at the first
@@ -92,7 +88,6 @@ def play(
     return widgets.VBox([*sliders.values(), picture])
 
 # %% ../nbs/72_play.ipynb #9670e7e8
-#| code-fold: true
 @lru_cache
 def subjects() -> list:   # pairs (x_0, ε): a digit [1, 1, 8, 8], and a swiss roll [400, 2]
     "Data to be noised, and their noise."
@@ -123,7 +118,6 @@ def noising(
     return image.figure
 
 # %% ../nbs/72_play.ipynb #07bac5e3
-#| code-fold: true
 @lru_cache
 def plane() -> tuple:   # the oracle as a Denoiser; 500 exact points; their distance by chance
     "A swiss roll whose diffusion is known exactly."
@@ -162,7 +156,6 @@ def chains(
     return left.figure
 
 # %% ../nbs/72_play.ipynb #acf324fa
-#| code-fold: true
 @lru_cache
 def classes() -> tuple:   # the model of three Gaussians; exact points [900, 2], class by class
     "Three overlapping classes in the plane."

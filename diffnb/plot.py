@@ -72,7 +72,6 @@ def cloud(ax, x,                    # axes; points [N, 2]
     if lim is not None: ax.set(xlim=(-lim, lim), ylim=(-lim, lim))
 
 # %% ../nbs/80_plot.ipynb #d4f158a7
-#| code-fold: true
 def show_images(x,                  # [N, C, H, W] in [-1, 1], C = 1 or 3
                 ncol:int=8,         # images in a row of the grid
                 ax=None,            # axes; new ones if None
@@ -92,7 +91,6 @@ def show_images(x,                  # [N, C, H, W] in [-1, 1], C = 1 or 3
     if title is not None: ax.set_title(title, fontsize=10)
 
 # %% ../nbs/80_plot.ipynb #006c6eb5
-#| code-fold: true
 def filmstrip(rows,  # list of rows; a row is a list of frames: clouds [N, 2] or images [N, C, H, W]
               times:list,       # one caption per column
               names:list=None,  # one name per row
@@ -118,10 +116,9 @@ def filmstrip(rows,  # list of rows; a row is a list of frames: clouds [N, 2] or
             if j == 0 and names: ax.set_ylabel(names[i], fontsize=9)
 
 # %% ../nbs/80_plot.ipynb #d56eea02
-#| code-fold: true
 def diagram(
     boxes:dict,       # {name: (x, y, text, role)} or (x, y, text, role, width, height); inches
-    arrows=(),        # list of (from, to, text, role) or (from, to, text, role, bend): names of boxes
+    arrows=(),        # list of (from, to, text, role): names of boxes; or with a bend
     width:float=8.,   # of the figure in inches; x and y count from its lower left corner
     height:float=2.4, # inches
     box:tuple=(1.4, .5),  # width and height of a box that names none
@@ -150,7 +147,6 @@ def diagram(
     return ax
 
 # %% ../nbs/80_plot.ipynb #227d81e8
-#| code-fold: true
 def _arrow(ax, ends, patches, text, color, bend=0., fontsize=8.):
     "An arrow from patch to patch; its text stands beside the middle of the arc."
     from matplotlib.patches import FancyArrowPatch
@@ -168,7 +164,6 @@ def _arrow(ax, ends, patches, text, color, bend=0., fontsize=8.):
             va='center' if abs(up) < .5 else 'bottom' if up > 0 else 'top')
 
 # %% ../nbs/80_plot.ipynb #1b7e4213
-#| code-fold: true
 def image_grid(
     x,              # [N, 1 or 3, H, W] in [-1, 1]
     ncol:int=None,  # images in a row; about a square if None
@@ -192,7 +187,6 @@ def png(
     return buffer.getvalue()
 
 # %% ../nbs/80_plot.ipynb #a97ee4b9
-#| code-fold: true
 def picture(
     x,              # samples: images [N, C, H, W] or points [N, 2]
     data=None,      # points [M, 2], drawn below the samples

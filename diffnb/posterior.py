@@ -21,7 +21,6 @@ def posterior_weights(
     return a_s * added/b**2, ratio * b_s**2/b**2, added * b_s**2/b**2, added
 
 # %% ../nbs/13_posterior.ipynb #8bc042b8
-#| code-fold: true
 def earlier(sched:NoiseSchedule, t, s=None):
     "s, or the time before t if it is None; ValueError unless 0 <= s < t <= end."
     s = sched.before(t) if s is None else s

@@ -12,7 +12,6 @@ __all__ = ['adm_ends', 'adm_parts', 'no_matter', 'switches', 'lists', 'unet2d_mu
            'to_diffusers']
 
 # %% ../nbs/87_pretrained.ipynb #02f7cc99
-#| code-fold: true
 import json, math, pickle, shlex, zipfile
 from inspect import signature
 from pathlib import Path
@@ -26,7 +25,6 @@ from .adm import (
     AdmFlags, ClassifierFlags, adm_classifier_config, adm_config, levels_of)
 
 # %% ../nbs/87_pretrained.ipynb #b0074843
-#| code-fold: true
 def unpickled(path:Path):   # of a .pt file -> what it holds
     "A pickle of tensors, read without running its code; ValueError if it asks for more."
     try: return torch.load(path, map_location='cpu', weights_only=True)
@@ -63,7 +61,6 @@ def read_weights(
     return {k: v.detach().float() for k, v in state.items()}
 
 # %% ../nbs/87_pretrained.ipynb #4493bdfe
-#| code-fold: true
 def split_name(
     key:str,   # 'down.3.0.conv1.weight'
 ) -> tuple:    # ('down', 3, 0, 'conv1', 'weight'); None: not in an arm
@@ -106,7 +103,6 @@ def adm_names(net) -> dict:   # a UNet or an EncoderUNet -> {our key: [published
     return published_names(net, adm_ends, inside)
 
 # %% ../nbs/87_pretrained.ipynb #dd2ad617
-#| code-fold: true
 def fill(
     net,                   # a network; its weights may be on the meta device
     names:dict,            # {our key: [published keys]}
@@ -141,7 +137,6 @@ def heads_inside(
     return rows.reshape(heads, 3, -1, *rows.shape[1:]).transpose(0, 1).reshape(rows.shape)
 
 # %% ../nbs/87_pretrained.ipynb #61e8e0ea
-#| code-fold: true
 def adm_facts(
     state:dict,        # {published key: tensor}
     image_size:int,    # side of the images
@@ -176,7 +171,6 @@ def adm_facts(
         resblock_updown=f'input_blocks.{blocks + 1}.0.in_layers.0.weight' in state)
 
 # %% ../nbs/87_pretrained.ipynb #aa30e93a
-#| code-fold: true
 # of training, memory or sampling, or implied by others
 no_matter = ('use_fp16 use_checkpoint use_kl rescale_learned_sigmas large_size '
              'classifier_scale').split()
@@ -221,7 +215,6 @@ def known_flags(flags:dict, known):   # names
             raise ValueError(f"{name} must be True or False, got {value!r}")
 
 # %% ../nbs/87_pretrained.ipynb #51a062fb
-#| code-fold: true
 def _only(flags, names): return {k: v for k, v in flags.items() if k in names}
 
 _of_diffusion = ('diffusion_steps', 'noise_schedule', 'predict_xstart', 'sigma_small')
@@ -253,7 +246,6 @@ def _adm_network(kind, config, state, what, flags):
     return net.eval().requires_grad_(False)
 
 # %% ../nbs/87_pretrained.ipynb #16aa116c
-#| code-fold: true
 def _unet_facts(state, flags):
     "What the weights of a U-Net say: shapes, channels, labels, and whether it is an upsampler."
     def shape(key, i): return state[key].shape[i] if key in state else 0
@@ -297,7 +289,6 @@ def from_improved_diffusion(source, **flags) -> Denoiser:   # as from_guided_dif
     return from_guided_diffusion(source, **dict(rescale_timesteps=True) | flags)
 
 # %% ../nbs/87_pretrained.ipynb #9b594bb2
-#| code-fold: true
 _told = dict(classifier_width='num_channels', classifier_depth='num_res_blocks',
              classifier_attention_resolutions='attention_resolutions', channel_mult='channel_mult',
              classifier_use_scale_shift_norm='use_scale_shift_norm',
@@ -326,7 +317,6 @@ def classifier_from_guided_diffusion(
     return _adm_network(EncoderUNet, config, state, what, flags)
 
 # %% ../nbs/87_pretrained.ipynb #a70bb659
-#| code-fold: true
 def is_number(v) -> bool:   # a value from a JSON file
     "Whether a setting is a finite number."
     return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
@@ -360,7 +350,6 @@ unet2d_kinds = dict(
     block_out_channels=('positive numbers', lambda v: all(map(is_number, v)) and min(v) > 0))
 
 # %% ../nbs/87_pretrained.ipynb #b84f84da
-#| code-fold: true
 diffusers_ends = {'time.0': 'time_embedding.linear_1', 'time.2': 'time_embedding.linear_2',
                   'label': 'class_embedding', 'stem': 'conv_in', 'out.0': 'conv_norm_out',
                   'out.2': 'conv_out'}
@@ -383,7 +372,6 @@ def diffusers_names(net) -> dict:   # a UNet -> {our key: [keys of a UNet2DModel
     return published_names(net, diffusers_ends, inside)
 
 # %% ../nbs/87_pretrained.ipynb #63bc218d
-#| code-fold: true
 def unet2d_config(
     c:dict,    # config.json of a UNet2DModel
 ) -> dict:     # keywords of a UNet; ValueError for what our network has no counterpart for
@@ -422,7 +410,6 @@ def unet2d_config(
         down_padding=c['downsample_padding'], freq_shift=c['freq_shift'], time_offset=-1)
 
 # %% ../nbs/87_pretrained.ipynb #1342198b
-#| code-fold: true
 beta_schedules = dict(
     linear=linear_schedule,
     squaredcos_cap_v2=lambda T, start, end: cosine_schedule(T),
@@ -445,7 +432,6 @@ beta_schedulers = ('DDPM', 'DDIM', 'PNDM', 'LMSDiscrete', 'EulerDiscrete', 'Eule
                    'UniPCMultistep')
 
 # %% ../nbs/87_pretrained.ipynb #07d69941
-#| code-fold: true
 def scheduler_choices(
     c:dict,          # scheduler_config.json
     learned:bool,    # has the network twice the outputs?
@@ -479,7 +465,6 @@ def scheduler_choices(
             (-bound, bound) if c['clip_sample'] else None)
 
 # %% ../nbs/87_pretrained.ipynb #a5d8f252
-#| code-fold: true
 def _json(path):
     "A JSON file as a dict, or a ValueError naming it."
     try: found = json.loads(path.read_text())
@@ -536,7 +521,6 @@ def turned(
     return torch.cat([on_cos*cos + on_sin*sin, on_sin*cos - on_cos*sin], dim=1).to(first.dtype)
 
 # %% ../nbs/87_pretrained.ipynb #44ee09b6
-#| code-fold: true
 def _must_fit(model):
     "The config of a UNet that diffusers can express, with its head_dim; ValueError otherwise."
     if not isinstance(model, Denoiser):
@@ -565,7 +549,6 @@ def _must_fit(model):
     return c | dict(head_dim=widths[0]//c['heads'] if widths else None)
 
 # %% ../nbs/87_pretrained.ipynb #cac1e357
-#| code-fold: true
 def _unet2d_json(c, size):
     "config.json of a UNet2DModel."
     resnet = c['resample'] == 'block'

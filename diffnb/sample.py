@@ -26,7 +26,6 @@ class DDPM:
         return mean if s == 0 else mean + var**.5 * randn_like(x, generator)
 
 # %% ../nbs/17_sample.ipynb #67f2eab9
-#| code-fold: true
 spacings = ('trailing', 'leading', 'linspace', 'quad')
 
 def timesteps(
@@ -58,7 +57,6 @@ def _real(sched, S, spacing):                   # timesteps, where times are rea
     return [float(sched.spread(((S - i)/S)**power)) for i in range(S)] + [0.]
 
 # %% ../nbs/17_sample.ipynb #a638518a
-#| code-fold: true
 def check_taus(
     taus,     # the times at which a chain stops
     sched,    # a schedule, or its number of steps
@@ -85,7 +83,6 @@ def walk_down(model, x, step, taus, generator=None, **cond):    # as in trajecto
         yield s, x
 
 # %% ../nbs/17_sample.ipynb #25e929a8
-#| code-fold: true
 @torch.no_grad()
 def trajectory(
     model,                            # a Denoiser
@@ -119,7 +116,6 @@ def sample(
                      "it fit the schedule?")
 
 # %% ../nbs/17_sample.ipynb #d2023caa
-#| code-fold: true
 def draw_batches(
     model,                    # a trained Denoiser
     n:int,                    # how many samples

@@ -6,13 +6,11 @@
 __all__ = ['Cost', 'training_cost']
 
 # %% ../nbs/88_scaling.ipynb #e398c195
-#| code-fold: true
 from typing import NamedTuple
 import torch
 from .unet import flop_count, parameter_count
 
 # %% ../nbs/88_scaling.ipynb #afd06ef6
-#| code-fold: true
 class Cost(NamedTuple):
     "What one network costs in training."
     parameters: int     # numbers that are learned
@@ -36,7 +34,6 @@ class Cost(NamedTuple):
         return self.work * examples / speed / 86400
 
 # %% ../nbs/88_scaling.ipynb #b1ab3a80
-#| code-fold: true
 def training_cost(
     net,           # a UNet, in training mode
     size:int,      # side of the images

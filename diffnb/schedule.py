@@ -14,7 +14,6 @@ import torch
 from .checks import finite, known, same_shape, whole
 
 # %% ../nbs/10_schedule.ipynb #3e8519b5
-#| code-fold: true
 class NoiseSchedule:
     "x_t = a(t) x_0 + b(t) ε: signal a and noise b at time t; data at 0, noise at `end` (E2)."
     end = 1.            # the last time
@@ -82,7 +81,6 @@ class NoiseSchedule:
         return low if isinstance(sigma, torch.Tensor) else low.item()
 
 # %% ../nbs/10_schedule.ipynb #18aca0e2
-#| code-fold: true
 def numbers(name:str, x) -> torch.Tensor:
     "A list of at least one number as float64 [T]; ValueError otherwise."
     x = torch.as_tensor(x, dtype=torch.float64).detach().cpu()
@@ -199,7 +197,6 @@ def cosine_schedule(
     return Schedule((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 
 # %% ../nbs/10_schedule.ipynb #96afe4d0
-#| code-fold: true
 def zero_snr(sched:Schedule) -> Schedule:
     "√ᾱ moved and stretched: ᾱ_T = 0, ᾱ_1 stays (B7, Lin et al. 2023)."
     if 'beta' not in sched.given: raise ValueError(f"zero_snr needs a chain of betas, got {sched}")
@@ -208,7 +205,6 @@ def zero_snr(sched:Schedule) -> Schedule:
     return Schedule(1 - (a[1:]/a[:-1])**2)
 
 # %% ../nbs/10_schedule.ipynb #4f3890c1
-#| code-fold: true
 def ladder_schedule(
     sigmas,      # σ_1 > … > σ_L > 0, as NCSN lists them; level i is our t = L + 1 - i
 ) -> Schedule:   # ValueError naming the level that does not fit
@@ -234,7 +230,6 @@ def geometric_schedule(
     return ladder_schedule(torch.logspace(*ends, whole('T', T, 2), dtype=torch.float64))
 
 # %% ../nbs/10_schedule.ipynb #48dc0e45
-#| code-fold: true
 class FlowSchedule(NoiseSchedule):
     "A straight line from data to noise: a = 1 - t, b = t (B4, Lipman et al. 2023)."
     def __init__(self): self.given = dict(flow=torch.zeros(0))
@@ -246,7 +241,6 @@ def flow_schedule() -> FlowSchedule:
     return FlowSchedule()
 
 # %% ../nbs/10_schedule.ipynb #adf859e8
-#| code-fold: true
 class EDMSchedule(NoiseSchedule):
     "The noise level is the time: a = 1, b = t = σ (Karras et al. 2022)."
     def __init__(self, sigma_max:float=80.):
@@ -270,7 +264,6 @@ def edm_schedule(sigma_max:float=80.) -> EDMSchedule:   # the last noise level
     return EDMSchedule(sigma_max)
 
 # %% ../nbs/10_schedule.ipynb #c8dee9e1
-#| code-fold: true
 class VPSchedule(NoiseSchedule):
     "a = e^{-B/2}, b² = 1 - e^{-B}, where β = B' rises linearly: DDPM with T → ∞ (E37)."
     def __init__(self, beta_min:float=.1, beta_max:float=20.):
@@ -295,7 +288,6 @@ def vp_schedule(
     return VPSchedule(beta_min, beta_max)
 
 # %% ../nbs/10_schedule.ipynb #9e1798e5
-#| code-fold: true
 class Interpolated(NoiseSchedule):
     "A chain between its whole times 1..T, and at 0: what `Schedule.continuous` returns."
     first = 1
@@ -326,7 +318,6 @@ class Interpolated(NoiseSchedule):
         return t.clamp(min=1) if isinstance(t, torch.Tensor) else max(t, 1.)
 
 # %% ../nbs/10_schedule.ipynb #cd94a3f5
-#| code-fold: true
 schedules = dict(linear=linear_schedule, cosine=cosine_schedule, geometric=geometric_schedule,
                  flow=flow_schedule, edm=edm_schedule, vp=vp_schedule)
 

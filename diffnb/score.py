@@ -13,7 +13,6 @@ from .checks import finite, same_shape, whole
 from .langevin import langevin
 
 # %% ../nbs/31_score.ipynb #d1e7be22
-#| code-fold: true
 def explicit_score_loss(
     s:torch.Tensor,      # score of the network [B, ...]
     true:torch.Tensor,   # true score, of the same shape
@@ -36,7 +35,6 @@ def denoising_score_loss(
     return explicit_score_loss(score(a*x0 + b*eps, t), -eps/b)
 
 # %% ../nbs/31_score.ipynb #82faec17
-#| code-fold: true
 def random_signs(
     x:torch.Tensor,                   # gives shape, dtype, device
     generator:torch.Generator=None,   # None: the global, seeded one
@@ -112,7 +110,6 @@ class AnnealedLangevin:
         return model(x, t, **cond)[0] if s == 0 else x
 
 # %% ../nbs/31_score.ipynb #a8827e01
-#| code-fold: true
 def largest_distance(
     x:torch.Tensor,   # data [N, ...]
     n:int=5000,       # at most this many of them, evenly spread over the list

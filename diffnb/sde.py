@@ -36,7 +36,6 @@ def rates(
     return (f, g2) if isinstance(t, torch.Tensor) else (f.item(), g2.item())
 
 # %% ../nbs/32_sde.ipynb #902f884b
-#| code-fold: true
 class SubVPSchedule(VPSchedule):
     "The signal of VP with less noise: b = 1 - e^{-B} (E37, Song et al. 2021)."
     time = NoiseSchedule.time   # by bisection
@@ -65,7 +64,6 @@ def ve_schedule(sigma_min:float=.01, sigma_max:float=50.) -> VESchedule:   # b(0
     return VESchedule(sigma_min, sigma_max)
 
 # %% ../nbs/32_sde.ipynb #81731960
-#| code-fold: true
 def discretize(
     sched:NoiseSchedule,   # of real times
     T:int,                 # number of steps
@@ -98,7 +96,6 @@ def euler_maruyama(sched, score, x, t, s, lam=1., generator=None):   # as in rev
     return y + lam * (rates(sched, t)[1] * (t - s))**.5 * randn_like(x, generator)
 
 # %% ../nbs/32_sde.ipynb #f58fed04
-#| code-fold: true
 def noise_ratio(sched:NoiseSchedule, t:float) -> float:   # a schedule of real times, a time
     "b/a; ValueError where no signal is left."
     if isinstance(sched, Schedule):
@@ -135,7 +132,6 @@ def log_snr_times(
     return [t_min, *sched.time(between).tolist(), t_max]
 
 # %% ../nbs/32_sde.ipynb #1d063bad
-#| code-fold: true
 @torch.no_grad()
 def sde_path(
     sched:NoiseSchedule,              # of real times
@@ -157,7 +153,6 @@ def sde_path(
         raise ValueError("the path ended in NaN or infinite values: take more steps")
 
 # %% ../nbs/32_sde.ipynb #d9d51bfd
-#| code-fold: true
 def rk4(
     f,         # (t, y) -> dy/dt, tuples of tensors like y
     y:tuple,   # start at times[0]
@@ -199,7 +194,6 @@ def solve(
     return own(a[-1] for a in path)
 
 # %% ../nbs/32_sde.ipynb #9032553a
-#| code-fold: true
 class PredictorCorrector:
     "A step x_t to x_s by the predictor, then Langevin steps on the level s (E37)."
     def __init__(
@@ -226,7 +220,6 @@ def with_divergence(sched, score, v=None):   # as in log_likelihood
     return f
 
 # %% ../nbs/32_sde.ipynb #d4ab1c70
-#| code-fold: true
 def log_likelihood(
     sched:NoiseSchedule,    # of real times
     score,                  # (x, t) -> ∇log p_t(x)
@@ -251,7 +244,6 @@ def log_likelihood(
     raise ValueError("the likelihood is not finite: is the network trained, are the times enough?")
 
 # %% ../nbs/32_sde.ipynb #1b5bfe18
-#| code-fold: true
 def continuous(
     model,       # a Denoiser, unguided, that predicts something else than mu
 ) -> Denoiser:   # ValueError otherwise
@@ -263,7 +255,6 @@ def continuous(
     return Denoiser(model.net, sched, model.predicts, model.variance, model.clip)
 
 # %% ../nbs/32_sde.ipynb #03740bb6
-#| code-fold: true
 def dequantize(
     x:torch.Tensor,                   # images on the grid of `levels` values in [-1, 1]
     levels:int=256,                   # number of grey levels
@@ -276,7 +267,6 @@ def dequantize(
     return x + (r - .5) * 2/(levels - 1)
 
 # %% ../nbs/32_sde.ipynb #d0bbf40f
-#| code-fold: true
 def flow_bits_per_dim(
     model,                            # a Denoiser, see `continuous`
     x0:torch.Tensor,                  # images on the grid of `levels` values in [-1, 1]

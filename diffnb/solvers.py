@@ -7,7 +7,6 @@ __all__ = ['grids', 'samplers', 'raise_level', 'half_steps', 'Heun', 'Multistep'
            'log_levels', 'ends', 'solver_times', 'Sampler', 'sampler']
 
 # %% ../nbs/33_solvers.ipynb #9751f898
-#| code-fold: true
 import math
 from typing import NamedTuple
 import torch
@@ -18,7 +17,6 @@ from .sample import DDPM, spacings, timesteps
 from .ddim import DDIM
 
 # %% ../nbs/33_solvers.ipynb #ec6d229d
-#| code-fold: true
 def raise_level(
     sched:NoiseSchedule,
     x:torch.Tensor,                   # x_t [B, ...]
@@ -62,7 +60,6 @@ class Heun:
         return y + along_x0*(x0_s - x0) + along_eps*(eps_s - eps)
 
 # %% ../nbs/33_solvers.ipynb #2ae0b2fd
-#| code-fold: true
 class Multistep:
     "A step that knows the one before it: the loop gives all steps of a chain one `memory`."
     multistep = True
@@ -94,7 +91,6 @@ class DPMSolver(Multistep):
         return self.shaken(y, s, decay, b_s, generator)
 
 # %% ../nbs/33_solvers.ipynb #247dcf0d
-#| code-fold: true
 def corrector_weights(
     a_s:float,      # signal at the end of the last step
     h:float,        # its length in λ
@@ -120,7 +116,6 @@ class UniPC(DPMSolver):
         return x if past['change'] is None else x + w_old*past['change']
 
 # %% ../nbs/33_solvers.ipynb #69594244
-#| code-fold: true
 def log_levels(sched:Schedule) -> torch.Tensor:
     "ln σ = ln b/a at t = 1..T of a chain; where a = 0, as if σ were 1000."
     a, b = sched.a[1:], sched.b[1:]
@@ -141,7 +136,6 @@ def ends(sched:NoiseSchedule) -> tuple:
     return tuple(math.log(sched.noise(t)/sched.signal(t)) for t in (sched.first, last))
 
 # %% ../nbs/33_solvers.ipynb #fcd726e6
-#| code-fold: true
 grids = (*spacings, 'log_snr', 'edm')
 
 def solver_times(
@@ -168,7 +162,6 @@ def solver_times(
     return [*torch.minimum(up, sched.T - i.flip(0)).flip(0).tolist(), 0]
 
 # %% ../nbs/33_solvers.ipynb #b1f7b98f
-#| code-fold: true
 class Sampler(NamedTuple):
     "How a sampler is made."
     make: object           # number of steps -> step

@@ -8,7 +8,6 @@ __all__ = ['run_files', 'lr_at', 'ema_decay_at', 'EMA', 'Settings', 'Running', '
            'memory_order', 'keep_less', 'Trainer', 'read_log', 'Run', 'train']
 
 # %% ../nbs/85_train.ipynb #505a8549
-#| code-fold: true
 import atexit, csv, json, math, os, signal, threading, time
 from contextlib import contextmanager
 from copy import deepcopy
@@ -60,7 +59,6 @@ class EMA:
         self.updates += 1
 
 # %% ../nbs/85_train.ipynb #609d2c2b
-#| code-fold: true
 @dataclass(frozen=True)
 class Settings:
     "What the result of a training run depends on, besides model and data."
@@ -119,7 +117,6 @@ class Running:
                 raise ValueError(f"{name} must be at least 1, got {every}")
 
 # %% ../nbs/85_train.ipynb #918e64be
-#| code-fold: true
 def chosen_loss(
     settings:Settings,
     model:Denoiser,
@@ -140,7 +137,6 @@ def chosen_times(
     return 'lognormal' if model.predicts == 'edm' else 'uniform'
 
 # %% ../nbs/85_train.ipynb #6355fc9e
-#| code-fold: true
 class Stopped(KeyboardInterrupt):
     "Training stopped by a signal, after its state was saved; `.signum` says which."
     def __init__(self, message, signum=signal.SIGINT):
@@ -165,7 +161,6 @@ def stop_request():
         for s, before in old.items(): signal.signal(s, before)
 
 # %% ../nbs/85_train.ipynb #d7e00748
-#| code-fold: true
 run_files = (model_file, 'log.csv', 'samples.png', 'loss.png', 'metrics.json')
 
 def check_out(out,              # the run folder
@@ -188,7 +183,6 @@ def check_out(out,              # the run folder
     return out
 
 # %% ../nbs/85_train.ipynb #aed987d0
-#| code-fold: true
 def check_fit(
     model:Denoiser,
     data:ExampleSet,
@@ -202,7 +196,6 @@ def check_fit(
         loss(model, x, model.sched.end, **cond)      # where some units fail
 
 # %% ../nbs/85_train.ipynb #ec1f6d31
-#| code-fold: true
 def differences(there:dict, here:dict, # two nested dictionaries
                 prefix:str='') -> list:
     "What differs, as lines 'name: value there, value here'."
@@ -215,7 +208,6 @@ def differences(there:dict, here:dict, # two nested dictionaries
     return found
 
 # %% ../nbs/85_train.ipynb #af3e2c38
-#| code-fold: true
 def rank_and_world() -> tuple: # (0, 1) unless started by torchrun or accelerate
     "The number of this process, and how many there are."
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
@@ -255,7 +247,6 @@ def memory_order(
     return torch.channels_last if last else torch.preserve_format
 
 # %% ../nbs/85_train.ipynb #428b68a0
-#| code-fold: true
 def keep_less(net): # a network with stages, changed in place
     "Gradient checkpointing within each stage (Chen et al. 2016). ValueError if there are none."
     from torch.utils.checkpoint import checkpoint
@@ -266,7 +257,6 @@ def keep_less(net): # a network with stages, changed in place
     for stage in stages: stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
 
 # %% ../nbs/85_train.ipynb #e151f6c0
-#| code-fold: true
 def _check_parts(settings, processes):
     "ValueError unless each process can cut its part of a batch into equal parts."
     parts = processes*settings.accumulate
@@ -319,7 +309,6 @@ def _take_up(optimizer, state):
                         if v.shape == p.shape})
 
 # %% ../nbs/85_train.ipynb #8f93d2e4
-#| code-fold: true
 def _write_log(out, log):
     "The rows of the log as log.csv."
     if not log: return
@@ -555,7 +544,6 @@ class Trainer:
         return every is not None and self.step % every == 0
 
 # %% ../nbs/85_train.ipynb #04554d5d
-#| code-fold: true
 def read_log(
     path,           # log.csv of a run
 ) -> list:          # its rows; none if there is no such file
@@ -566,7 +554,6 @@ def read_log(
                 for row in csv.DictReader(f)]
 
 # %% ../nbs/85_train.ipynb #bd2600d6
-#| code-fold: true
 class Run(NamedTuple):
     "What training leaves behind."
     model: Denoiser     # with the averaged weights: the one to sample from

@@ -9,7 +9,6 @@ __all__ = ['timestep_embedding', 'GroupNorm', 'zero', 'ResBlock', 'AttentionBloc
            'EncoderUNet']
 
 # %% ../nbs/20_unet.ipynb #9634d569
-#| code-fold: true
 import math
 from dataclasses import dataclass, fields
 from inspect import Signature, signature
@@ -36,7 +35,6 @@ def timestep_embedding(
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 # %% ../nbs/20_unet.ipynb #143e5c51
-#| code-fold: true
 class GroupNorm(nn.GroupNorm):
     "Group normalisation whose statistics are taken in float32 at least."
     def forward(self, x):
@@ -45,14 +43,12 @@ class GroupNorm(nn.GroupNorm):
         return F.group_norm(x.to(wide), self.num_groups, weight, bias, self.eps).to(x.dtype)
 
 # %% ../nbs/20_unet.ipynb #e54ca325
-#| code-fold: true
 def zero(module:nn.Module) -> nn.Module:   # a layer; the same, with all its parameters at 0
     "Start a layer at zero."
     for p in module.parameters(): nn.init.zeros_(p)
     return module
 
 # %% ../nbs/20_unet.ipynb #fa179458
-#| code-fold: true
 class ResBlock(nn.Module):
     "Two convolutions with a shortcut around them; the time embedding enters between."
     def __init__(
@@ -91,7 +87,6 @@ class ResBlock(nn.Module):
         return x / 2**.5 if self.rescale else x
 
 # %% ../nbs/20_unet.ipynb #a35e3485
-#| code-fold: true
 def _number_of_heads(channels, heads, head_channels):
     "Heads by their number or by their width; ValueError if they do not divide the channels."
     each, what = (heads, 'heads') if head_channels is None else (head_channels, 'channels a head')
@@ -99,7 +94,6 @@ def _number_of_heads(channels, heads, head_channels):
     return heads if head_channels is None else channels//head_channels
 
 # %% ../nbs/20_unet.ipynb #f4860876
-#| code-fold: true
 def _heads(qkv, heads):
     "[B, N, 3·C] -> q, k, v, each [B, heads, N, C/heads]: views, for kernels that store no N²."
     B, N, _ = qkv.shape
@@ -134,7 +128,6 @@ class AttentionBlock(nn.Module):
         return x / 2**.5 if self.rescale else x
 
 # %% ../nbs/20_unet.ipynb #c0de3004
-#| code-fold: true
 class Clock(nn.Sequential):
     "Layers applied to the embedding of (t + offset)·scale: t [B] -> [B, emb]."
     def __init__(self, *layers, offset:float=0, scale:float=1., freq_shift:int=0):
@@ -147,7 +140,6 @@ class Clock(nn.Sequential):
         return super().forward(e.to(first.weight.dtype))
 
 # %% ../nbs/20_unet.ipynb #270cde00
-#| code-fold: true
 class Downsample(nn.Module):
     "Halve height and width: a convolution of stride two (odd sizes go up), or averages (down)."
     def __init__(
@@ -177,7 +169,6 @@ class Upsample(nn.Module):
     def forward(self, x, size): return self.conv(F.interpolate(x, size=size, mode='nearest'))
 
 # %% ../nbs/20_unet.ipynb #c6bef95b
-#| code-fold: true
 class Stage(nn.ModuleList):
     "Parts applied in turn: residual blocks get the embedding, what enlarges the size to reach."
     def forward(self, x, emb, size=None):
@@ -188,7 +179,6 @@ class Stage(nn.ModuleList):
         return x
 
 # %% ../nbs/20_unet.ipynb #c0de3001
-#| code-fold: true
 @dataclass(frozen=True, kw_only=True)
 class NetConfig:
     "What a UNet and an EncoderUNet have in common."
@@ -240,7 +230,6 @@ class UNetConfig(NetConfig):
         if self.out_channels is None: object.__setattr__(self, 'out_channels', self.in_channels)
 
 # %% ../nbs/20_unet.ipynb #0a0ee219
-#| code-fold: true
 _choices = dict(resample=('conv', 'pool', 'block'), pool=('adaptive', 'attention'),
                 freq_shift=(0, 1), down_padding=(0, 1))
 _limits = dict(dropout=(0, 1), eps=(0, math.inf, True), time_scale=(0, math.inf, True))
@@ -261,7 +250,6 @@ def _check_field(f, value):   # a field of a dataclass
         raise ValueError(f"{f.name} must be a list, got {value!r}")
 
 # %% ../nbs/20_unet.ipynb #01a9335b
-#| code-fold: true
 _P = ParamSpec('_P')
 
 def configured(config, given:dict):   # a dataclass and its keywords -> one of its kind
@@ -283,7 +271,6 @@ def fields_of(
     return decorate
 
 # %% ../nbs/20_unet.ipynb #a50a8c05
-#| code-fold: true
 class Parts:
     "The parts of a network that is built from one config."
     def __init__(self, c:NetConfig):
@@ -321,7 +308,6 @@ class Parts:
         return nn.Sequential(GroupNorm(self.c.groups, width, self.c.eps), nn.SiLU(), *last)
 
 # %% ../nbs/20_unet.ipynb #d8152077
-#| code-fold: true
 def _way_down(parts:Parts) -> tuple:   # stages; channels of all that is saved for the way up
     "From fine to coarse: blocks; a halving at each level but the last."
     down, saved = nn.ModuleList(), parts.widths[:1]
@@ -353,7 +339,6 @@ def _middle(parts:Parts) -> Stage:
     return stage
 
 # %% ../nbs/20_unet.ipynb #ce4a2e59
-#| code-fold: true
 def _embed(net, x_t, t, y=None):
     "The embedding of time, plus that of the class where there is one, [B, emb]."
     if not isinstance(t, torch.Tensor) or t.shape != (len(x_t),):
@@ -394,7 +379,6 @@ def check_condition(
                      f"{first}..{last}")
 
 # %% ../nbs/20_unet.ipynb #a16110df
-#| code-fold: true
 class UNet(nn.Module):
     "The U-Net of DDPM, improved DDPM and ADM; its keywords are the fields of `UNetConfig` (E32)."
     check = check_condition
@@ -432,7 +416,6 @@ class UNet(nn.Module):
         return self.out(h).contiguous()
 
 # %% ../nbs/20_unet.ipynb #6c4d2652
-#| code-fold: true
 def _seen(net, x_t, picture=None):
     "The input of the stem: x_t, and the second image in its size where there is one."
     C, side = net.config['in_channels'], 2**(len(net.config['mults']) - 1)
@@ -453,7 +436,6 @@ def _laid_out(h):   # [B, C, H, W], the same
     return h.contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/20_unet.ipynb #96b5d151
-#| code-fold: true
 def parameter_count(net) -> int:   # any network
     "How many parameters the network has."
     return sum(p.numel() for p in net.parameters())
@@ -476,7 +458,6 @@ def flop_count(
     return counter.get_total_flops()
 
 # %% ../nbs/20_unet.ipynb #bfad958f
-#| code-fold: true
 class MLP(nn.Module):
     "A network for vectors with the interface of the U-Net: net(x_t [B,dim], t [B]) -> [B,out_dim]."
     check = check_condition
@@ -509,7 +490,6 @@ class MLP(nn.Module):
         return self.out(F.silu(h))
 
 # %% ../nbs/20_unet.ipynb #406dbcdc
-#| code-fold: true
 def labelled(net) -> bool:   # a network
     "Does it take a label y?"
     return getattr(net, 'config', {}).get('num_classes') is not None
@@ -527,7 +507,6 @@ def check_labels(
     check_condition(net, data.labels, dict(y=data.labels))
 
 # %% ../nbs/20_unet.ipynb #88c16718
-#| code-fold: true
 class AttentionPool(nn.Module):
     "One vector for an image: the mean of its pixels attends to all (ADM's AttentionPool2d)."
     def __init__(
@@ -554,7 +533,6 @@ class AttentionPool(nn.Module):
         return _each(self.proj, h.transpose(1, 2).flatten(2))[:, 0]
 
 # %% ../nbs/20_unet.ipynb #3e02e180
-#| code-fold: true
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(NetConfig):
     "What an EncoderUNet is built from."

@@ -6,7 +6,6 @@
 __all__ = ['log_interpolate', 'per_example', 'mse_at', 'x0_mse', 'OptimalVariance']
 
 # %% ../nbs/23_variance.ipynb #4c8a7bd2
-#| code-fold: true
 import math
 import torch
 from .checks import whole
@@ -17,7 +16,6 @@ from .denoiser import Denoiser
 from .loss import ImportanceSampler, hybrid_loss, vlb_loss  # noqa: F401, also from here
 
 # %% ../nbs/23_variance.ipynb #8e3dc998
-#| code-fold: true
 def log_interpolate(
     t:torch.Tensor,   # increasing places in 1..n, the first is 1 and the last is n [G]
     y:torch.Tensor,   # positive values there [G, ...]
@@ -57,7 +55,6 @@ def mse_at(model, x0, t, n, generator, cond) -> torch.Tensor:
     return (model(x_t, t, **own)[0] - x0[i]).double().square().mean(0)
 
 # %% ../nbs/23_variance.ipynb #d75a5c5b
-#| code-fold: true
 @torch.no_grad()
 def x0_mse(
     model,                            # a Denoiser on a chain

@@ -23,7 +23,6 @@ def normal_kl(
     return (torch.expm1(d) - d + (mean1 - mean2)**2 * (-log_var2).exp()) / 2
 
 # %% ../nbs/14_vlb.ipynb #159d6558
-#| code-fold: true
 def prior_bpd(
     sched:NoiseSchedule,
     x0:torch.Tensor,    # clean data [B, ...]
@@ -47,7 +46,6 @@ def discretized_gaussian_log_likelihood(
     return torch.where(x.abs() > 1 - half, ends, inside)
 
 # %% ../nbs/14_vlb.ipynb #f6e06845
-#| code-fold: true
 def step_bpd(
     sched:NoiseSchedule,
     x0:torch.Tensor,    # clean data [B, ...]

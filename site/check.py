@@ -68,7 +68,7 @@ def static(site):
         text = ' '.join(page.words)
         bad += [f'{where}: left over: {m}'
                 for m in re.findall(r'.{0,20}(?:\$|\\\(|\\\[|\\begin).{0,40}', text)]
-        if re.search(r'(?m)^\s*#\s*\|\s*(exports?|hide|slow|eval|default_exp|echo|output)\b',
+        if re.search(r'(?m)^\s*#\s*\|\s*(exports?|hide|slow|fold|eval|default_exp|echo|output)\b',
                      re.sub('<[^>]*>', '', path.read_text(encoding='utf-8'))):
             bad.append(f'{where}: a directive is shown')
         count['formulas'] += page.math
