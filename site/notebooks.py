@@ -210,7 +210,7 @@ class Page:
 
     def summary(self, source, exported, outputs):
         "What a folded cell says on its lid."
-        lead = re.match(r'#+ (.+)', source)
+        lead = re.match(r'#+ (.+)', re.sub(r'(?m)^# (proves )?[EXB]\d.*\n', '', source))
         if exported:
             names = ', '.join(f'<code>{n}</code>' for n in defined(source) if n in self.public)
             return f'Code of the library: {names}' if names else 'Code of the library'
