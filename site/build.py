@@ -23,9 +23,8 @@ def landing(index, names, shorts, has_try):
     parts = {}
     for n in names:
         decade = int(n.split('_')[0])//10
-        title = notebooks.PARTS.get(decade, f'Part {decade}')
-        caption = f'{decade} · {title}' if 0 < decade < 8 else title
-        parts.setdefault(caption, []).append(f'{shorts[n]} <{n}>')
+        part = notebooks.PARTS.get(decade, f'Part {decade}')
+        parts.setdefault(part, []).append(f'{shorts[n]} <{n}>')
     for caption, entries in parts.items():
         text += '\n\n```{toctree}\n:hidden:\n:caption: %s\n\n%s\n```' % (
             caption, '\n'.join(entries))
