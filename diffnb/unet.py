@@ -196,7 +196,7 @@ class NetConfig:
     resample:str='conv'         # change of size: conv, pool (without weights) or block (BigGAN's)
     rescale:bool=False          # divide each sum with a shortcut by √2
     freq_shift:int=0            # 0, or 1 for DDPM's own networks; see `timestep_embedding`
-    time_offset:float=0         # the network is told the time (t + time_offset)·time_scale
+    time_offset:float=0         # the network gets the time (t + time_offset)·time_scale
     time_scale:float=1.         # 1000/T: times run up to 1000 for every T
 
     def __post_init__(self):
