@@ -83,5 +83,6 @@ def ddim_encode(
     taus, x = check_taus(taus, model.sched), x_0
     whole('refine', refine)
     if taus[-1] != 0: raise ValueError(f"the times must end in 0, in the data, got {taus[-1]}")
+    model.check(x_0, **cond)
     for s, t in pairwise(reversed(taus)): x = encode_step(model, x, s, t, refine, **cond)
     return x

@@ -12,7 +12,7 @@ from numbers import Integral
 from typing import Callable, NamedTuple
 import torch
 from torch import nn
-from .checks import known
+from .checks import check_condition, check_label, facts, known
 from .schedule import NoiseSchedule, as_chain
 from .posterior import earlier, posterior_weights
 
@@ -120,6 +120,7 @@ class Denoiser(StepBack):
         if predicts == 'mu': as_chain(sched)        # the mean of the step to t - 1
         self.net, self.sched, self.predicts, self.clip = net, sched, predicts, clip
         self.variance = known('variance', variance, variances)
+        self.about:dict = {}    # what is known of the data; see `facts`
 
     def unit(self, a, b, t, x):
         "c_in, c_skip, c_out at t; ValueError if they divide by a number a that is 0 (B2)."
@@ -138,10 +139,12 @@ class Denoiser(StepBack):
 
     def check(self, x, **cond):
         "ValueError for conditions that the network refuses; once a chain, as a GPU has to wait."
-        if hasattr(self.net, 'check'): self.net.check(x, cond)
+        check_condition(self, x, cond)
 
     def output(self, x_t, t, c_in, **cond) -> tuple:
         "The output F of the network [B, ...]; and o [B, ...] of a learned variance or None (E22)."
+        if self.about.get('label_dropout') == 0 and cond.get('y') is None:
+            check_label(facts(self), len(x_t), None)
         if isinstance(t, torch.Tensor): t = t.to(x_t.device).expand(len(x_t))
         else:
             whole = isinstance(t, Integral)

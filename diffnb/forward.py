@@ -7,7 +7,7 @@ __all__ = ['q_step', 'randn_like', 'q_sample', 'prior_kl']
 
 # %% ../nbs/11_forward.ipynb #773a36ca
 import torch
-from .checks import same_shape
+from .checks import floats, same_shape
 from .schedule import NoiseSchedule, Schedule
 
 # %% ../nbs/11_forward.ipynb #60fde0f6
@@ -18,8 +18,9 @@ def q_step(
     z:torch.Tensor,     # fresh standard normal noise of x's shape
 ) -> torch.Tensor:      # x_t, [B, ...]
     "x_t = √α_t x_{t-1} + √β_t z, one step of the forward chain (E1)."
-    same_shape('z', z, x)
-    (a, b), (a_s, b_s) = sched(sched.check(t, 1), x), sched(t - 1, x)
+    floats(x=x, z=z)
+    t = sched.check(t, 1)
+    (a, b), (a_s, b_s) = sched(t, x), sched(t - 1, x)
     return a/a_s * x + (b**2 - (a/a_s * b_s)**2)**.5 * z
 
 # %% ../nbs/11_forward.ipynb #23de1ced
@@ -28,6 +29,7 @@ def randn_like(
     generator:torch.Generator=None,   # None: the global, seeded one
 ) -> torch.Tensor:
     "Standard normal noise like x, drawn on the generator's device: one seed, one result."
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point(): floats(x=x)
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
 
@@ -39,8 +41,7 @@ def q_sample(
     eps:torch.Tensor,   # standard normal noise of x0's shape
 ) -> torch.Tensor:      # x_t, [B, ...]
     "x_t = a(t) x_0 + b(t) ε, straight from data to time t (E2)."
-    same_shape('eps', eps, x0)
-    if not x0.is_floating_point(): raise ValueError(f"x0 must be floating point, got {x0.dtype}")
+    floats(x0=x0, eps=eps)
     a, b = sched(sched.check(t), x0)
     return a*x0 + b*eps
 
@@ -51,6 +52,7 @@ def prior_kl(
     t=None,             # a number, or a tensor [B], above 0; None is the end
 ) -> torch.Tensor:      # [B], nats, float64
     "KL(q(x_t|x_0) || N(0, ρ² I)), ρ the width from which a chain starts at t (E3)."
+    floats(x0=x0)
     t = sched.end if t is None else t
     x0 = x0.flatten(1).double()
     if isinstance(t, torch.Tensor) and t.ndim: same_shape('t', t, x0[:, 0])

@@ -7,17 +7,17 @@ __all__ = ['guided_mean', 'guided_x0', 'check_y', 'column', 'LabelledMixture', '
            'ClassifierFreeGuidance', 'ClassifierGradient', 'train_classifier']
 
 # %% ../nbs/40_guidance.ipynb #a0c7b0e3
-import math
+import inspect, math
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .checks import finite, same_shape, whole
+from .checks import bare, finite, same_shape, whole
 from .schedule import NoiseSchedule
 from .oracle import GaussianMixture
 from .denoiser import Denoiser
 from .loss import noisy
 from .data import ExampleSet, batches
-from .unet import check_labels, labelled
+from .unet import check_labels, facts, labelled
 from .train import lr_at
 
 # %% ../nbs/40_guidance.ipynb #aba93344
@@ -103,7 +103,7 @@ class ClassifierGuidance(Denoiser):
         if not isinstance(model, Denoiser):
             raise ValueError(f"guidance wraps a Denoiser, got {type(model).__name__}")
         super().__init__(model.net, model.sched, model.predicts, model.variance, model.clip)
-        self.model, self.log_prob_grad = model, log_prob_grad
+        self.model, self.log_prob_grad, self.about = model, log_prob_grad, model.about
         self.scale = finite('the guidance scale', scale, 0)
 
     def gradient(self, x_t, t, y=None):
@@ -119,6 +119,9 @@ class ClassifierGuidance(Denoiser):
     def passed(self, y) -> dict:
         "The label, for a network or an inner guidance that takes one."
         takes = labelled(self.net) or isinstance(self.model, ClassifierGuidance)
+        if not facts(self.net).stated:          # a network that says nothing may still take it
+            net = bare(self.net)
+            takes |= 'y' in inspect.signature(getattr(net, 'forward', net)).parameters
         return dict(y=y) if takes and y is not None else {}
 
     def check(self, x, y=None, **cond): self.model.check(x, **self.passed(y), **cond)
@@ -163,9 +166,12 @@ class ClassifierFreeGuidance(Denoiser):
             raise ValueError("classifier-free guidance wraps a plain Denoiser (a classifier's "
                              f"guidance goes around it), got {type(model).__name__}")
         super().__init__(model.net, model.sched, model.predicts, model.variance, model.clip)
-        if not labelled(model.net) or model.net.config.get('label_required'):
-            raise ValueError("classifier-free guidance needs a network that takes labels and does "
-                             "without (diffnb_train --conditional --label_dropout 0.2)")
+        self.about, known = model.about, facts(model)
+        if known.num_classes is None or known.label_required:
+            raise ValueError("classifier-free guidance needs a network that takes labels and was "
+                             "trained without some of them, too (diffnb_train --conditional "
+                             "--label_dropout 0.2)")
+        self.num_classes = known.num_classes
         lo, hi = (0, self.sched.end) if interval is None else interval
         self.interval = finite('interval', lo, 0, hi), finite('interval', hi, lo, self.sched.end)
         self.model, self.scale = model, finite('the guidance scale', scale, 0)
@@ -177,7 +183,7 @@ class ClassifierFreeGuidance(Denoiser):
         **cond,                 # to the network
     ) -> tuple:
         "The guided output, and o of the conditional half."
-        check_y(y, x_t, self.net.config['num_classes'])
+        check_y(y, x_t, self.num_classes)
         inside = (self.interval[0] <= t) & (t <= self.interval[1])
         if self.scale == 1 or not (isinstance(inside, torch.Tensor) or inside):
             return self.model.output(x_t, t, c_in, y=y, **cond)
@@ -191,6 +197,10 @@ class ClassifierFreeGuidance(Denoiser):
         guided = extrapolate(unconditional, conditional, scale)
         if self.rescale: guided = self.respread(guided, conditional)
         return guided, None if o is None else o.chunk(2)[0]
+
+    def gaussian(self, *args) -> tuple:   # as in Denoiser
+        "The step of the model inside, with its own variance."
+        return self.model.gaussian(*args)
 
     def respread(self, guided, conditional):
         "The guided output with the spread of the conditional one, in part (Lin et al. 2023)."

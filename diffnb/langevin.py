@@ -9,7 +9,7 @@ __all__ = ['check_sizes', 'check_walk', 'Watch', 'langevin_path', 'langevin', 's
 from collections import deque
 from numbers import Real
 import torch
-from .checks import finite, same_shape, whole
+from .checks import finite, floats, same_shape, whole
 from .forward import randn_like
 
 # %% ../nbs/30_langevin.ipynb #489480d6
@@ -18,8 +18,11 @@ def check_sizes(
     steps:int=None,   # how many steps, if it is one number
 ) -> list:            # one float for each step; ValueError unless all are positive and finite
     "The step sizes of a walk as a list."
-    if isinstance(step_size, torch.Tensor): step_size = step_size.tolist()
+    if hasattr(step_size, 'tolist'): step_size = step_size.tolist()
     if isinstance(step_size, Real): step_size = [step_size]*whole('the number of steps', steps, 1)
+    if not isinstance(step_size, (list, tuple)):
+        got = type(step_size).__name__
+        raise ValueError(f"step sizes must be one number or a list, got {got}")
     sizes = [finite('a step size', size, 0, above=True) for size in step_size]
     if sizes and steps in (None, len(sizes)): return sizes
     raise ValueError(f"a list has one step size for each step, got {len(sizes)} and steps={steps}")
@@ -42,8 +45,8 @@ def check_walk(
 class Watch:
     "The largest coordinate of each step, kept on the device; looked at every hundred steps."
     def __init__(self, x, sizes, limit, where):
-        if not (x.is_floating_point() and x.numel()):
-            raise ValueError(f"x must hold floating-point numbers{where}")
+        floats(x=x)
+        if not x.numel(): raise ValueError(f"x must hold at least one number{where}")
         self.largest, self.sizes, self.where = x.new_zeros(len(sizes) + 1), sizes, where
         self.largest[0] = x.abs().max()
         self.limit = 1e6 * (1 + self.largest[0]) if limit is None else limit
@@ -68,13 +71,13 @@ def langevin_path(
     "x ← x + h/2 ∇log p(x) + √h z (E4): yields (k, x_k), k = 0..steps. ValueError if it diverges."
     sizes = check_sizes(step_size, steps)
     watch = Watch(x, sizes, limit, where)
-    yield 0, x
+    yield 0, x.clone()
     for k, h in enumerate(sizes, 1):
         s = score(x)
         same_shape(f'the score{where}', s, x)
         x = x + h/2 * s.to(x.dtype) + h**.5 * randn_like(x, generator)
         watch(k, x)
-        yield k, x
+        yield k, x.clone()
 
 # %% ../nbs/30_langevin.ipynb #c83fefec
 def langevin(

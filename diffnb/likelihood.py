@@ -51,6 +51,7 @@ def prices(
     "The bound's term for each pair (bits/dim), and the squared errors of the noise and of x_0."
     from tqdm.auto import tqdm
     check_grid(x0, bins)
+    model.check(x0, **cond)
     whole('batch_size', batch_size, 1)
     whole('the number of examples', len(x0), 1)
     if eps is not None: same_shape('eps', eps, x0)

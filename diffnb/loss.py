@@ -9,7 +9,7 @@ __all__ = ['losses', 'eps_weight', 'Noisy', 'noisy', 'mse', 'ask', 'simple_loss'
 # %% ../nbs/16_loss.ipynb #51b5b793
 from typing import NamedTuple
 import torch
-from .checks import finite, known, same_shape, whole
+from .checks import as_time, finite, floats, known, same_shape, shown, whole
 from .schedule import NoiseSchedule, Schedule
 from .forward import randn_like
 from .posterior import posterior_weights
@@ -23,7 +23,8 @@ def eps_weight(
 ) -> torch.Tensor:           # like t, float64; nats for each unit of squared error
     "β_t²/(2 ς_t² α_t (1-ᾱ_t)): what a squared error of the noise costs in the bound (E14)."
     known('variance', variance, ('small', 'large'))
-    (a, b), (a_s, b_s) = sched.ab(sched.check(t, 1)), sched.ab(t - 1)
+    t = sched.check(t, 1)
+    (a, b), (a_s, b_s) = sched.ab(t), sched.ab(t - 1)
     _, _, small, large = posterior_weights(a, b, a_s, b_s)
     log_var = log_variances(sched, small, large, t - 1)[variance == 'large']
     return (large*a_s/(a*b))**2 / (2*torch.as_tensor(log_var, dtype=torch.float64).exp())
@@ -45,12 +46,12 @@ def noisy(
     generator:torch.Generator=None,   # for both; None: the global one
 ) -> Noisy:
     "x_t = a x_0 + b ε, each example at a time of its own (E2)."
-    if not x0.is_floating_point(): raise ValueError(f"x0 must be floating point, got {x0.dtype}")
+    if not isinstance(x0, torch.Tensor) or not x0.is_floating_point(): floats(x0=x0)
     device = x0.device if generator is None else generator.device
     if t is None: t = sched.draw(len(x0), generator, device).to(x0.device)
-    else: sched.check(t, sched.first)
+    else: t = sched.check(t, sched.first)
     if eps is None: eps = randn_like(x0, generator)
-    else: same_shape('eps', eps, x0)
+    else: floats(x0=x0, eps=eps)
     a, b = sched(t, x0)
     return Noisy(a*x0 + b*eps, t, eps, a, b)
 
@@ -154,6 +155,7 @@ def vlb_loss(
 # %% ../nbs/16_loss.ipynb #b349eb21
 class ImportanceSampler:
     "p_t ∝ √E[L_t²] over the last losses at each t; uniform until all have enough (E24)."
+    @torch.inference_mode(False)
     def __init__(
         self,
         T:int,                 # noise levels
@@ -186,7 +188,12 @@ class ImportanceSampler:
         losses:torch.Tensor,   # the losses found there [n], before weighting
     ):
         "Remember losses; of each t, the latest ones."
-        same_shape('losses', losses, t)
+        t, T = as_time(t), len(self.seen) - 1
+        floats(losses=losses)
+        same_shape('t', t, losses)
+        # on a CPU only: a GPU would have to wait
+        if t.device.type == 'cpu' and not ((1 <= t) & (t <= T)).all():
+            raise ValueError(f"t must lie in 1..{T}, got {shown(t)}")
         t, order = t.to(self.seen).sort(stable=True)
         many = torch.zeros_like(self.seen).index_add_(0, t, torch.ones_like(t))
         # 0, 1, ... among equal t; what is too old already goes to the waste

@@ -11,21 +11,23 @@ __all__ = ['rounding', 'as_file', 'picture_batches', 'fingerprint', 'Features', 
            'write_array_file', 'read_array_file']
 
 # %% ../nbs/60_metrics.ipynb #7f8de756
-import hashlib, json, math, pickle, time, zipfile
+import hashlib, json, math, time, zipfile
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from .checks import whole
 from .distance import Statistics, energy_distance, frechet_distance_from, statistics
 from .schedule import Schedule, cosine_schedule
 from .sample import draw, timesteps
-from .unet import EncoderUNet, check_labels, labelled
+from .unet import EncoderUNet, check_labels, matched_labels
 from .data import (ExampleSet, TensorData, batches, load_data, read_batches, to_signed,
                          to_uint8)
-from .checkpoint import (load_network, open_tensors, read_meta, save_network, versions,
-                               write_atomic)
+from .checkpoint import load_network, read_meta, save_network, versions
+from .files import open_tensors, parse_json, read_array, user_path, write_atomic
+from .pretrained import unpickled
 from .solvers import sampler as make_sampler
 from .train import lr_at
 from .likelihood import bits_picture, estimate_bits_per_dim
@@ -196,9 +198,8 @@ def inception_features(
     "The 2048 pooled features of the published FIDs."
     if resize not in ('antialias', 'tensorflow'):
         raise ValueError(f"resize must be 'antialias' or 'tensorflow', got {resize!r}")
-    path = None if weights is None else Path(weights).expanduser()
-    if path and not path.is_file():
-        raise FileNotFoundError(f"there is no file {weights} with Inception's weights")
+    path = None if weights is None else user_path(weights)
+    if path: unpickled(path)        # whole, and nothing but tensors
     from torchmetrics.image.fid import NoTrainInceptionV3
     try:
         net = NoTrainInceptionV3('inception-v3-compat', ['2048'], path and str(path),
@@ -206,8 +207,7 @@ def inception_features(
     except ModuleNotFoundError:
         why = "Inception needs torch-fidelity: pip install torch-fidelity"
         raise ModuleNotFoundError(why) from None
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError, EOFError,
-            pickle.UnpicklingError) as e:
+    except Exception as e:
         if path is None:
             raise FileNotFoundError("Inception's weights could not be downloaded, give their file "
                                     f"as weights=PATH: {e}") from None
@@ -253,17 +253,16 @@ def load_features(
     path,            # a file that `describe` wrote
 ) -> FeatureSet:     # FileNotFoundError; ValueError if it is damaged or something else
     "Read a reference."
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path} with reference statistics")
+    path = user_path(path)
     with open_tensors(path) as f:
-        about = json.loads((f.metadata() or {}).get('diffnb_features', 'null'))
-        if about is None:
+        text = (f.metadata() or {}).get('diffnb_features')
+        if text is None:
             raise ValueError(f"{path} is a safetensors file, but no reference statistics of diffnb")
-        t = {k: f.get_tensor(k) for k in f.keys()}
-    if tensor_hash(t) != about.pop('content'):
-        raise ValueError(f"{path} is damaged: its content does not have the hash it states")
-    return FeatureSet(Statistics(t['mean'], t['cov'], about['n']), t['rows'], about)
+        about, t = parse_json(text, path), {k: f.get_tensor(k) for k in f.keys()}
+        if tensor_hash(t) != about.pop('content'):
+            raise ValueError(f"{path} is damaged: its content does not have the hash it states")
+        n = whole('n', about['n'], 2)
+        return FeatureSet(Statistics(t['mean'], t['cov'], n), t['rows'], about)
 
 def save_features(
     path,               # file to write or replace, atomically
@@ -274,7 +273,7 @@ def save_features(
     t = dict(mean=found.statistics.mean, cov=found.statistics.cov, rows=found.rows)
     t = {k: v.contiguous() for k, v in t.items()}
     about = json.dumps(found.about | dict(content=tensor_hash(t)))
-    write_atomic(Path(path).expanduser(), to_bytes(t, {'diffnb_features': about}))
+    write_atomic(user_path(path), to_bytes(t, {'diffnb_features': about}))
 
 def check_same(
     about:dict,   # what the reference says
@@ -302,7 +301,7 @@ def describe(
         if features.about['sha256'] is None and features.about['name'] != 'pixels':
             raise ValueError("features from a function are not cached: nothing would tell when it "
                              "has changed")
-        if Path(cache).expanduser().exists():
+        if user_path(cache).exists():
             found = load_features(cache)
             check_same(found.about, want, cache)
             return found
@@ -488,14 +487,14 @@ def evaluate(
 
 # %% ../nbs/60_metrics.ipynb #f8a2c1b0
 def labels_of(
-    net,      # a network
+    model,    # a Denoiser or a network
     data,     # the data set to compare with
     n:int,    # how many samples
 ) -> dict:    # what the network gets: the labels y [n], or nothing; ValueError if data have none
     "For a network with labels, n of the data's, sorted and evenly spaced."
-    if not labelled(net): return {}
-    check_labels(net, data)
-    return dict(y=data.labels.sort().values[torch.arange(n) * len(data) // n])
+    check_labels(model, data)
+    y = matched_labels(model, data, data.labels)
+    return {} if y is None else dict(y=y.sort().values[torch.arange(n) * len(data) // n])
 
 def check_pixels(shape:tuple):   # of an example
     "ValueError if the Fréchet distance of so many raw numbers is out of reach."
@@ -528,7 +527,7 @@ def quality(
         step, taus = make_sampler(sampler, model.sched, steps)
         started = time.perf_counter()
         x = draw(model, n, data.shape, taus, seed, batch_size, progress=progress, step=step,
-                 **labels_of(model.net, data, n))
+                 **labels_of(model, data, n))
         how = dict(steps=steps, sampler=sampler, seed=seed, batch_size=batch_size,
                    sampling_seconds=round(time.perf_counter() - started, 2))
     found = evaluate(x, data, seen, keep=2000, cache=cache)
@@ -551,10 +550,13 @@ def bits(
     if not isinstance(model.sched, Schedule):
         raise ValueError("the bound on bits/dim needs a schedule that counts its steps")
     T = model.sched.T
-    x0 = data.tensor(min(len(data), 10_000)).to(next(model.parameters()).device)
+    check_labels(model, data)
+    x0, y = data.examples(min(len(data), 10_000))
+    x0, y = x0.to(next(model.parameters()).device), matched_labels(model, data, y)
     found = estimate_bits_per_dim(model, x0, calls, data.levels,
                                   None if steps is None else timesteps(T, steps), batch_size,
-                                  torch.Generator().manual_seed(seed), progress=True)
+                                  torch.Generator().manual_seed(seed), progress=True,
+                                  **({} if y is None else dict(y=y)))
     title = (f"{found.total:.3f} ± {found.standard_error:.3f} bits/dim, {data.levels} levels, "
              f"{steps or T} steps")
     write_atomic(plot, bits_picture(found, title))
@@ -586,12 +588,7 @@ def read_array_file(
     shape:tuple,      # of a sample, (C, H, W) or (D,)
 ) -> torch.Tensor:    # [N, ...], images in [-1, 1]; ValueError if it holds something else
     "Samples from an .npz file."
-    if not Path(path).is_file(): raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with np.load(path, allow_pickle=False) as f: a = f['arr_0']
-    except (KeyError, ValueError, zipfile.BadZipFile, EOFError, TypeError, AttributeError):
-        raise ValueError(f"{path} is not an .npz file with an array arr_0") from None
-    images = len(shape) == 3
+    a, images = read_array(user_path(path)), len(shape) == 3
     want, kind = ((*shape[1:], shape[0]), np.uint8) if images else (tuple(shape), np.floating)
     if a.shape[1:] != want or len(a) < 2 or not np.issubdtype(a.dtype, kind):
         raise ValueError(f"{path}: arr_0 is {a.dtype} {list(a.shape)}, but the samples must be "

@@ -8,21 +8,22 @@ __all__ = ['GaussianMixture', 'smoothed']
 # %% ../nbs/12_oracle.ipynb #42c41797
 import math
 import torch
-from .checks import finite
+from .checks import finite, floats, own, whole
 from .schedule import NoiseSchedule
 from .data import moons, rings, swiss_roll  # noqa: F401
 
 # %% ../nbs/12_oracle.ipynb #8f900ad6
 class GaussianMixture:
     "A mixture of K Gaussians in D dimensions: exact densities, scores, posteriors (E2, B8)."
+    @torch.inference_mode(False)
     def __init__(
         self,
         means,      # [K, D]
         covs,       # [K, D, D], symmetric, positive semi-definite
         weights,    # [K], positive; scaled to sum to 1
     ):
-        given = means, covs, weights
-        means, covs, weights = (torch.as_tensor(p, dtype=torch.float64) for p in given)
+        given = dict(means=means, covs=covs, weights=weights)
+        means, covs, weights = (own(name, x) for name, x in given.items())
         K, D = means.shape if means.ndim == 2 else (0, 0)
         if covs.shape != (K, D, D) or weights.shape != (K,):
             raise ValueError("means, covs and weights have the shapes [K, D], [K, D, D] and [K], "
@@ -43,6 +44,7 @@ class GaussianMixture:
         generator:torch.Generator=None,   # None: the global, seeded one
     ) -> torch.Tensor:                    # [n, D] float64
         "n independent points."
+        whole('n', n, 1)
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator)
         spread = torch.einsum('nij,nj->ni', self.eigenvectors[k], self.eigenvalues[k].sqrt() * z)
@@ -55,6 +57,7 @@ class GaussianMixture:
     # log shares [B, K]; y [B, K, D]; variances [B or 1, K, D]; a, b [B or 1, 1, 1]
     ) -> tuple:
         "log w_k N(x; a m_k, a² C_k + b² I), and the offsets y in each component's own axes."
+        floats(x=x)
         x = x.reshape(len(x), -1).double()
         K, D = self.means.shape
         if x.shape[1] != D:
@@ -67,22 +70,28 @@ class GaussianMixture:
         log_normal = -(y**2/var + var.log() + math.log(2*math.pi)).sum(-1) / 2
         return self.weights.to(x.device).log() + log_normal, y, var, a, b
 
+    def noised(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> tuple:
+        "`components` of the mixture at time t."
+        floats(x_t=x_t)
+        return self.components(x_t, *sched(t, x_t.double()))
+
     def log_prob(self, x:torch.Tensor) -> torch.Tensor:
         "Log-density of the clean mixture at x [B, ...]: [B] nats, float64."
         return self.components(x, 1., 0.)[0].logsumexp(1)
 
     def marginal_log_prob(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> torch.Tensor:
         "log q(x_t) at x_t [B, ...]: [B] nats, float64 (from E2)."
-        return self.components(x_t, *sched(t, x_t.double()))[0].logsumexp(1)
+        return self.noised(sched, x_t, t)[0].logsumexp(1)
 
     def score(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> torch.Tensor:
         "∇ log q(x_t), of x_t's shape and dtype."
-        log_share, y, var, _, _ = self.components(x_t, *sched(t, x_t.double()))
+        log_share, y, var, _, _ = self.noised(sched, x_t, t)
         pull = -torch.einsum('bke,kde->bkd', y/var, self.eigenvectors.to(y.device))
         return (log_share.softmax(1)[..., None] * pull).sum(1).reshape(x_t.shape).to(x_t.dtype)
 
     def eps(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> torch.Tensor:
         "E[ε | x_t] = -b ∇ log q(x_t), the best guess of the noise, of x_t's shape and dtype."
+        floats(x_t=x_t)
         x = x_t.double()
         return (-sched(t, x)[1] * self.score(sched, x, t)).to(x_t.dtype)
 
@@ -93,7 +102,7 @@ class GaussianMixture:
 
     def x0_posterior(self, sched:NoiseSchedule, x_t:torch.Tensor, t) -> tuple:
         "Mean [B, D] and covariance [B, D, D] of q(x_0 | x_t), float64."
-        log_share, y, var, a, b = self.components(x_t, *sched(t, x_t.double()))
+        log_share, y, var, a, b = self.noised(sched, x_t, t)
         U, lam = self.eigenvectors.to(y.device), self.eigenvalues.to(y.device)
         r = log_share.softmax(1)
         means = self.means.to(y.device) + torch.einsum('bke,kde->bkd', a*lam/var * y, U)
@@ -109,7 +118,7 @@ class GaussianMixture:
         std:float,    # of the measurement's noise, above 0
     ) -> 'GaussianMixture':
         "x given y = A x + std·noise: a mixture again, each Gaussian conditioned, reweighted (B8)."
-        A, y = (torch.as_tensor(v, dtype=torch.float64) for v in (A, y))
+        A, y = own('A', A), own('y', y)
         D = self.means.shape[1]
         finite('std', std, 0, above=True)
         if y.ndim != 1 or A.shape != (len(y), D) or not y.isfinite().all():
@@ -133,6 +142,8 @@ def smoothed(
 ) -> GaussianMixture:      # with N components
     "The mixture with one isotropic Gaussian around every point."
     finite('std', std, 0, above=True)
+    points = own('points', points)
+    if points.ndim != 2: raise ValueError(f"points must be [N, D], got {list(points.shape)}")
     N, D = points.shape
     cov = std**2 * torch.eye(D, dtype=torch.float64)
     return GaussianMixture(points, cov.expand(N, D, D), torch.ones(N))

@@ -9,6 +9,7 @@ __all__ = ['colors', 'role_color', 'curve', 'label', 'panels', 'cloud', 'show_im
 # %% ../nbs/80_plot.ipynb #7ddeef7f
 import io, math
 import torch
+import torch.nn.functional as F
 
 # %% ../nbs/80_plot.ipynb #0f9bde8f
 colors = {
@@ -166,7 +167,7 @@ def _arrow(ax, ends, patches, text, color, bend=0., fontsize=8.):
 # %% ../nbs/80_plot.ipynb #1b7e4213
 def image_grid(
     x,              # [N, 1 or 3, H, W] in [-1, 1]
-    ncol:int=None,  # images in a row; about a square if None
+    ncol=None,      # images in a row, or a list of those in each row; about a square if None
     side:int=64,    # small images are enlarged to about this many pixels
 ) -> bytes:         # a PNG file
     "A grid of images as a PNG file; each pixel becomes a square of whole pixels."
@@ -175,6 +176,10 @@ def image_grid(
     from diffnb.data import to_uint8
     k = max(1, side//max(x.shape[-2:]))
     pixels = to_uint8(x.cpu()).repeat_interleave(k, -1).repeat_interleave(k, -2)
+    if isinstance(ncol, list):
+        rows, ncol = pixels.split(ncol), max(ncol)
+        filled = [F.pad(row, (*[0]*7, ncol - len(row)), value=128) for row in rows]
+        pixels = torch.cat(filled)
     grid = make_grid(pixels, nrow=ncol or math.ceil(len(x)**.5), padding=2, pad_value=128)
     return png(Image.fromarray(grid.permute(1, 2, 0).numpy()).save)
 
@@ -190,7 +195,7 @@ def png(
 def picture(
     x,              # samples: images [N, C, H, W] or points [N, 2]
     data=None,      # points [M, 2], drawn below the samples
-    ncol:int=None,  # images in a row; about a square if None
+    ncol=None,      # as in `image_grid`
 ) -> bytes:         # a PNG file
     "Samples as a picture: images as a grid, points of the plane as a cloud."
     if x.ndim == 4: return image_grid(x, ncol)
@@ -208,10 +213,10 @@ def picture(
 def class_rows(
     n:int,          # samples
     classes:int,    # number of classes
-) -> tuple:         # labels LongTensor [n], images in a row (None: about a square)
-    "Labels for a grid with a row for each class; of more classes, one for each of the first n."
-    ncol = math.ceil(n/classes)
-    return torch.arange(n)//ncol, ncol if ncol > 1 else None
+) -> tuple:         # labels LongTensor [n], images in each row (None: about a square)
+    "As many labels of each class as n allows, and for a grid the lengths of the classes' rows."
+    y = torch.arange(n)*classes//n
+    return y, y.bincount().tolist() if n > classes else None
 
 def loss_picture(
     log:list,       # rows with step and loss

@@ -7,7 +7,7 @@ __all__ = ['posterior_weights', 'earlier', 'q_posterior', 'x0_from_eps', 'mean_f
 
 # %% ../nbs/13_posterior.ipynb #6d25aa9b
 import torch
-from .checks import same_shape
+from .checks import as_time, floats, shown
 from .schedule import NoiseSchedule, Schedule
 
 # %% ../nbs/13_posterior.ipynb #51c34c56
@@ -23,11 +23,12 @@ def posterior_weights(
 # %% ../nbs/13_posterior.ipynb #8bc042b8
 def earlier(sched:NoiseSchedule, t, s=None):
     "s, or the time before t if it is None; ValueError unless 0 <= s < t <= end."
-    s = sched.before(t) if s is None else s
+    t = as_time(t)
+    s = sched.before(t) if s is None else as_time(s)
     back = (0 <= s) & (s < t) & (t <= sched.end)
     if back.all() if isinstance(back, torch.Tensor) else back: return s
     raise ValueError(f"a step goes from t down to s < t, both in 0..{sched.end}, "
-                     f"got t = {t}, s = {s}")
+                     f"got t = {shown(t)}, s = {shown(s)}")
 
 def q_posterior(
     sched:NoiseSchedule,
@@ -37,7 +38,7 @@ def q_posterior(
     s=None,              # earlier time(s); None: t - 1
 ) -> tuple:              # mean [B, ...], variance that broadcasts against it
     "Mean and variance of q(x_s | x_t, x_0) (E6, E7)."
-    same_shape('x_t', x_t, x0)
+    floats(x0=x0, x_t=x_t)
     s = earlier(sched, t, s)
     w_0, w_t, var, _ = posterior_weights(*sched(t, x_t), *sched(s, x_t))
     return w_0*x0 + w_t*x_t, torch.as_tensor(var, dtype=x_t.dtype, device=x_t.device)
@@ -50,13 +51,13 @@ def x0_from_eps(
     eps:torch.Tensor,    # the noise in x_t, the same shape
 ) -> torch.Tensor:       # [B, ...]
     "x_0 = (x_t - b ε)/a, if eps is the noise ε in x_t (E8)."
-    same_shape('eps', eps, x_t)
+    floats(x_t=x_t, eps=eps)
     a, b = sched(t, x_t)
     return (x_t - b*eps)/a
 
 def mean_from_eps(sched:Schedule, x_t:torch.Tensor, t, eps:torch.Tensor) -> torch.Tensor:
     "(x_t - β_t/√(1-ᾱ_t) ε)/√α_t, the mean of q(x_{t-1} | x_t, x_0) if eps is the noise (E8)."
-    same_shape('eps', eps, x_t)
+    floats(x_t=x_t, eps=eps)
     (a, b), (a_s, b_s) = sched(t, x_t), sched(sched.before(t), x_t)
     ratio = a/a_s                                       # √α_t
     return (x_t - (b - ratio**2 * b_s**2/b) * eps) / ratio

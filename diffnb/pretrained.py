@@ -14,47 +14,52 @@ __all__ = ['adm_ends', 'adm_parts', 'no_matter', 'switches', 'lists', 'unet2d_mu
 # %% ../nbs/87_pretrained.ipynb #02f7cc99
 import json, math, pickle, shlex, zipfile
 from inspect import signature
-from pathlib import Path
 import torch
 from .schedule import Schedule, cosine_schedule, linear_schedule, whole, zero_snr
 from .denoiser import Denoiser
 from .unet import EncoderUNet, UNet
 from .data import check_image_size
-from .checkpoint import open_tensors, write_atomic
+from .checkpoint import check_size
+from .files import (
+    check_promise, file_size, open_tensors, read_json, reading, user_path, write_atomic)
 from .adm import (
     AdmFlags, ClassifierFlags, adm_classifier_config, adm_config, levels_of)
 
 # %% ../nbs/87_pretrained.ipynb #b0074843
-def unpickled(path:Path):   # of a .pt file -> what it holds
+def unpickled(path) -> dict:   # of a .pt file
     "A pickle of tensors, read without running its code; ValueError if it asks for more."
-    try: return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as e:
-        with path.open('rb') as f: known = f.read(1) in (b'P', b'\x80')
-        if known and 'Weights only' in str(e):
+    with reading(path, 'a whole file of torch weights'):
+        file_size(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as z:
+                check_promise(path, sum(part.file_size for part in z.infolist()), times=1)
+        try: return torch.load(path, map_location='cpu', weights_only=True)
+        except pickle.UnpicklingError as e:
+            with open(path, 'rb') as f: known = f.read(1) in (b'P', b'\x80')
+            if not (known and 'Weights only' in str(e)): raise
             raise ValueError(f"{path} is refused: it asks for more than tensors, and reading that "
-                             "could run code") from None
-        raise ValueError(f"{path} is no file of torch weights, or damaged") from None
-    except (EOFError, RuntimeError, OSError, KeyError, zipfile.BadZipFile) as e:
-        why, *_ = str(e).split('\n')
-        raise ValueError(f"{path} cannot be read, was it cut short? "
-                         f"({type(e).__name__}: {why})") from None
+                             "could run code, or it is damaged") from None
 
 def read_weights(
     source,    # a .pt or .safetensors file, or {name: tensor}
 ) -> dict:     # {name: float32 tensor}; FileNotFoundError, or ValueError saying what is wrong
     "Weights alone, all of them finite."
-    what, state = 'the weights', source
-    if not isinstance(source, dict):
-        path = Path(source).expanduser()
-        if not path.is_file(): raise FileNotFoundError(f"there is no file {path}")
-        what = str(path)
-        if path.suffix == '.safetensors':
-            with open_tensors(path) as f: state = {k: f.get_tensor(k) for k in f.keys()}
-        else: state = unpickled(path)
+    if isinstance(source, dict): return _finite_weights('the weights', source)
+    path = user_path(source)
+    if path.suffix == '.safetensors':
+        with open_tensors(path) as f: state = {k: f.get_tensor(k) for k in f.keys()}
+    else: state = unpickled(path)
+    with reading(path, 'a file of weights'):
+        tensors = state.values() if isinstance(state, dict) else ()
+        sizes = [v.numel()*v.element_size() for v in tensors if isinstance(v, torch.Tensor)]
+        check_promise(path, sum(sizes), times=4)        # a few may share their memory
+        return _finite_weights(path, state)
+
+def _finite_weights(what, state):
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{what}: expected {{name: tensor}}, got {type(state).__name__}")
     for k, v in state.items():
-        if not isinstance(v, torch.Tensor):
+        if not isinstance(k, str) or not isinstance(v, torch.Tensor):
             raise ValueError(f"{what}: {k!r} is a {type(v).__name__} and no tensor: "
                              "give the weights alone")
         if not v.isfinite().all(): raise ValueError(f"{what}: {k!r} holds NaN or infinite values")
@@ -231,7 +236,8 @@ def _diffusion(net, learn_sigma, diffusion_steps=1000, noise_schedule='linear',
 
 def _adm_network(kind, config, state, what, flags):
     "A published network with its weights: times from 0, attention rows in our order."
-    T = whole('diffusion_steps', flags.get('diffusion_steps', 1000), 1)
+    T = whole('diffusion_steps', flags.get('diffusion_steps', 1000), 1, 10**6)
+    check_size(config, state)
     scale = 1000/T if flags.get('rescale_timesteps') else 1.
     with torch.device('meta'): net = kind(**config, time_offset=-1, time_scale=scale)
     names = adm_names(net)
@@ -276,6 +282,10 @@ def from_guided_diffusion(
     if flags.get('num_heads_upsample', -1) not in (-1, flags.get('num_heads', 4)):
         raise ValueError("num_heads_upsample must be -1: as many heads both ways")
     state, what = read_weights(source), 'the weights' if isinstance(source, dict) else str(source)
+    with reading(what, 'weights of guided-diffusion'): return _published_unet(state, what, flags)
+
+def _published_unet(state, what, flags):
+    ours = signature(AdmFlags).parameters
     way_up = any(k.startswith('output_blocks.') for k in state)
     if not way_up and 'input_blocks.0.0.weight' in state:
         raise ValueError(f"{what} has no way up: a classifier? "
@@ -302,6 +312,11 @@ def classifier_from_guided_diffusion(
     ours = signature(ClassifierFlags).parameters
     known_flags(flags, [*ours, 'classifier_use_fp16', 'rescale_timesteps', 'diffusion_steps'])
     state, what = read_weights(source), 'the weights' if isinstance(source, dict) else str(source)
+    with reading(what, 'weights of guided-diffusion'):
+        return _published_classifier(state, what, flags)
+
+def _published_classifier(state, what, flags):
+    ours = signature(ClassifierFlags).parameters
     size = flags.get('image_size', 64)
     levels = len(levels_of(size, flags.get('channel_mult', ''), '')[0])
     stages = len({k.split('.')[1] for k in state if k.startswith('input_blocks.')})
@@ -422,10 +437,11 @@ scheduler_defaults = dict(
     num_train_timesteps=1000, beta_start=1e-4, beta_end=.02, beta_schedule='linear',
     trained_betas=None, prediction_type='epsilon', clip_sample=True, clip_sample_range=1.)
 
+_steps = ('a whole number up to a million', lambda v: type(v) is int and 0 < v <= 10**6)
 def _numbers(v): return isinstance(v, (list, tuple)) and all(map(is_number, v))
 
 scheduler_kinds = dict(
-    num_train_timesteps=_number, beta_start=_number, beta_end=_number, clip_sample_range=_number,
+    num_train_timesteps=_steps, beta_start=_number, beta_end=_number, clip_sample_range=_number,
     trained_betas=('numbers or null', lambda v: v is None or _numbers(v)), clip_sample=_flag)
 beta_schedulers = ('DDPM', 'DDIM', 'PNDM', 'LMSDiscrete', 'EulerDiscrete', 'EulerAncestralDiscrete',
                    'HeunDiscrete', 'DPMSolverMultistep', 'DPMSolverSinglestep', 'DEISMultistep',
@@ -464,16 +480,6 @@ def scheduler_choices(
     return (sched, predictions[c['prediction_type']], variances[c['variance_type']],
             (-bound, bound) if c['clip_sample'] else None)
 
-# %% ../nbs/87_pretrained.ipynb #a5d8f252
-def _json(path):
-    "A JSON file as a dict, or a ValueError naming it."
-    try: found = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path} is no JSON file: {e}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no settings, but a {type(found).__name__}")
-    return found
-
 # %% ../nbs/87_pretrained.ipynb #05e4dd2d
 def _first_file(*paths): return next((path for path in paths if path.is_file()), None)
 
@@ -483,7 +489,7 @@ def from_diffusers(
 ) -> Denoiser:      # in evaluation mode, no gradients; ValueError naming what does not fit
     "A DDPM from a diffusers folder; FileNotFoundError if it holds none (E16)."
     known_flags(scheduler, [*scheduler_defaults, 'variance_type'])
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     inner = folder/'unet' if (folder/'unet').is_dir() else folder
     if not (inner/'config.json').is_file():
         raise FileNotFoundError(f"{inner} holds no config.json: is it the folder of a UNet2DModel, "
@@ -491,20 +497,27 @@ def from_diffusers(
     name = 'diffusion_pytorch_model'
     weights = _first_file(inner/f'{name}.safetensors', inner/f'{name}.bin')
     if not weights: raise FileNotFoundError(f"{inner} holds no {name}.safetensors")
-    c, state = _json(inner/'config.json'), read_weights(weights)
+    c, state = read_json(inner/'config.json'), read_weights(weights)
+    name = 'scheduler_config.json'
+    found = _first_file(folder/'scheduler'/name, folder/name)
+    given = (read_json(found) if found else {}) | scheduler
+    with reading(folder, 'a folder of diffusers that can be used'):
+        return _pipeline(c, state, given, str(weights)).eval().requires_grad_(False)
+
+def _pipeline(c, state, given, what):
+    "A Denoiser from the settings of a UNet2DModel, its weights, and those of a scheduler."
     # names of early versions
     new = dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')
     state = {'.'.join(new.get(part, part) for part in k.split('.')): v for k, v in state.items()}
     first = 'time_embedding.linear_1.weight'
     if first in state and not c.get('flip_sin_to_cos', True):   # sines first: ours has them last
         state[first] = torch.cat(state[first].chunk(2, dim=1)[::-1], dim=1)
-    with torch.device('meta'): net = UNet(**unet2d_config(c))
-    fill(net, diffusers_names(net), state, str(weights))
-    name = 'scheduler_config.json'
-    found = _first_file(folder/'scheduler'/name, folder/name)
-    given = (_json(found) if found else {}) | scheduler
+    config = unet2d_config(c)
+    check_size(config, state)
+    with torch.device('meta'): net = UNet(**config)
+    fill(net, diffusers_names(net), state, what)
     learned = net.config['out_channels'] == 2*net.config['in_channels']
-    return Denoiser(net, *scheduler_choices(given, learned)).eval().requires_grad_(False)
+    return Denoiser(net, *scheduler_choices(given, learned))
 
 # %% ../nbs/87_pretrained.ipynb #d018bd68
 def turned(
@@ -577,7 +590,7 @@ def _betas_json(sched):
     "The betas of a schedule, by name if they have one."
     beta = sched.beta[1:]
     start, end = beta[0].item(), beta[-1].item()
-    if torch.equal(linear_schedule(sched.T, start, end).beta, sched.beta):
+    if torch.equal(torch.linspace(start, end, sched.T, dtype=beta.dtype), beta):
         return dict(beta_schedule='linear', beta_start=start, beta_end=end)
     if torch.equal(cosine_schedule(sched.T).beta, sched.beta):
         return dict(beta_schedule='squaredcos_cap_v2')
@@ -600,7 +613,7 @@ def to_diffusers(
 ):
     "Write a pipeline folder for diffusers: unet/, scheduler/, model_index.json."
     from safetensors.torch import save as to_bytes
-    c, folder = _must_fit(model), Path(folder).expanduser()
+    c, folder = _must_fit(model), user_path(folder)
     own = {k: v.detach().cpu().float() for k, v in model.net.state_dict().items()}
     own['time.0.weight'] = turned(own['time.0.weight'], 1 + c['time_offset'], c['freq_shift'])
     if c['num_classes'] and not c['label_required']:   # one more row, for no label

@@ -9,7 +9,7 @@ __all__ = ['spacings', 'DDPM', 'timesteps', 'check_taus', 'walk_down', 'trajecto
 from itertools import pairwise
 from numbers import Real
 import torch
-from .checks import known, whole
+from .checks import entries, floats, known, shown, whole
 from .schedule import NoiseSchedule, Schedule
 from .forward import randn_like
 from .denoiser import variances
@@ -36,7 +36,7 @@ def timesteps(
     "The times at which a chain of S steps stops (E25)."
     known('spacing', spacing, spacings)
     if isinstance(T, NoiseSchedule) and not isinstance(T, Schedule): return _real(T, S, spacing)
-    T = T.T if isinstance(T, Schedule) else T
+    T = T.T if isinstance(T, Schedule) else whole('T', T, 1)
     S = whole('the number of steps', T if S is None else S, 1, T)
     i = torch.arange(S, dtype=torch.float64)
     if spacing == 'trailing': up = T - (S - 1 - i) * T/S
@@ -64,26 +64,31 @@ def check_taus(
     "A list of times, checked."
     end = sched.end if isinstance(sched, NoiseSchedule) else sched
     real = isinstance(sched, NoiseSchedule) and not isinstance(sched, Schedule)
-    taus = [t.item() if hasattr(t, 'item') else t for t in taus]
+    try: taus = [t.item() if getattr(t, 'ndim', 1) == 0 else t for t in taus]
+    except TypeError: raise ValueError(f"times must be a list, got {shown(taus)}") from None
     if any(isinstance(t, bool) or not isinstance(t, Real) for t in taus):
-        raise ValueError(f"times must be numbers, got {taus!r:.80}")
+        raise ValueError(f"times must be numbers, got {shown(taus)}")
     if not real: taus = [whole('a time', int(t) if t % 1 == 0 else t, 0, end) for t in taus]
     if len(taus) > 1 and all(end >= t > s >= 0 for t, s in pairwise(taus)): return taus
-    raise ValueError(f"times must decrease, from at most {end}, two or more; got {taus!r:.80}")
+    raise ValueError(f"times must decrease, from at most {end}, two or more; got "
+                     f"{shown(taus)}")
 
 # %% ../nbs/17_sample.ipynb #b2df9d97
 def walk_down(model, x, step, taus, generator=None, **cond):    # as in trajectory
-    "The loop itself: yields (t, x_t) for every t in taus (E16, E25)."
+    "The loop itself: (t, x_t) for every t in taus (E16, E25)."
+    floats(x_T=x)
     taus = check_taus(taus, model.sched)
     if hasattr(model, 'check'): model.check(x, **cond)
     if getattr(step, 'multistep', False): cond = cond | dict(memory={})
-    yield taus[0], x
-    for t, s in pairwise(taus):
-        x = step(model, x, t, s, generator=generator, **cond)
-        yield s, x
+    @torch.no_grad()
+    def walk(x):
+        yield taus[0], x
+        for t, s in pairwise(taus):
+            x = step(model, x, t, s, generator=generator, **cond)
+            yield s, x
+    return walk(x)
 
 # %% ../nbs/17_sample.ipynb #25e929a8
-@torch.no_grad()
 def trajectory(
     model,                            # a Denoiser
     x_T:torch.Tensor,                 # noise [B, ...], at the first of taus
@@ -93,7 +98,9 @@ def trajectory(
     **cond,                           # to the network
 ):
     "The way from noise to data: yields (t, x_t) for every t in taus (E16)."
-    yield from walk_down(model, x_T, step, taus, generator, **cond)
+    floats(x_T=x_T)
+    walk = walk_down(model, x_T.clone(), step, taus, generator, **cond)
+    return ((t, x.clone()) for t, x in walk)        # what a caller does to them, he does to copies
 
 @torch.no_grad()
 def sample(
@@ -120,7 +127,7 @@ def draw_batches(
     model,                    # a trained Denoiser
     n:int,                    # how many samples
     shape:tuple,              # of one: (C, H, W) or (2,)
-    steps=50,                 # how many steps, or the list of times itself
+    steps=None,               # how many, or the list of times itself; None: 50, or T if fewer
     seed:int=0,               # of the starting noise and of the steps
     batch_size:int=512,       # samples at once; another size draws other noise
     spacing:str='trailing',   # of the steps, see `timesteps`
@@ -130,25 +137,25 @@ def draw_batches(
     **cond,                   # to the network; tensors of n entries are split into the batches
 ):
     "Batch by batch: yields (number of the first, x); the global generator stays (E16, E25)."
-    from tqdm.auto import trange
+    from tqdm.auto import tqdm
     whole('n', n, 1)
     whole('batch_size', batch_size, 1)
-    each = {k: v for k, v in cond.items() if isinstance(v, torch.Tensor) and v.ndim}
-    for k, v in each.items():
-        if len(v) != n:
-            raise ValueError(f"{k} must have {n} entries, one for each sample, got {len(v)}")
+    each = {k: v.clone() for k, v in entries(cond, n).items()}
+    if steps is None: steps = min(50, getattr(model.sched, 'T', 50))
     taus = timesteps(model.sched, steps, spacing) if isinstance(steps, Real) else steps
     taus = check_taus(taus, model.sched)
     like = next(model.parameters(), torch.zeros(()))        # device and dtype
     bar = progress and n > batch_size
-    firsts = trange(share[0]*batch_size, n, share[1]*batch_size, desc='batches', disable=not bar)
-    for start in firsts:
-        generator = torch.Generator().manual_seed(seed + 1_000_003 * (start//batch_size))
-        x_T = torch.randn(min(batch_size, n - start), *shape, generator=generator)
-        x_T = model.sched.start_std(taus[0]) * x_T.to(like)
-        own = {k: v[start:start + batch_size].to(like.device) for k, v in each.items()}
-        yield start, sample(model, x_T, DDPM() if step is None else step, taus, generator,
-                            progress and not bar, **(cond | own)).cpu()
+    firsts = range(share[0]*batch_size, n, share[1]*batch_size)
+    def drawn():
+        for start in tqdm(firsts, desc='batches', disable=not bar):
+            generator = torch.Generator().manual_seed(seed + 1_000_003 * (start//batch_size))
+            x_T = torch.randn(min(batch_size, n - start), *shape, generator=generator)
+            x_T = model.sched.start_std(taus[0]) * x_T.to(like)
+            own = {k: v[start:start + batch_size].to(like.device) for k, v in each.items()}
+            yield start, sample(model, x_T, DDPM() if step is None else step, taus, generator,
+                                progress and not bar, **(cond | own)).cpu()
+    return drawn()
 
 def draw(*args, **kwargs) -> torch.Tensor:   # as in draw_batches
     "All samples of `draw_batches` as one tensor [n, ...] (E16, E25)."

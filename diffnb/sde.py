@@ -252,7 +252,9 @@ def continuous(
         raise ValueError("a guided model says more than its network: take the scores of the models "
                          "inside, and mix those")
     sched = model.sched.continuous() if isinstance(model.sched, Schedule) else model.sched
-    return Denoiser(model.net, sched, model.predicts, model.variance, model.clip)
+    same = Denoiser(model.net, sched, model.predicts, model.variance, model.clip)
+    same.about = model.about
+    return same
 
 # %% ../nbs/32_sde.ipynb #03740bb6
 def dequantize(
@@ -278,6 +280,7 @@ def flow_bits_per_dim(
 ) -> torch.Tensor:                    # [B] bits/dim, float64; the mean bounds -log₂ P(x0)/D
     "-log₂ p/D by the flow, with uniform dequantisation and Hutchinson's trace (E33, E37)."
     model = continuous(model)
+    model.check(x0, **cond)
     x = dequantize(x0, levels, generator)
     signs = random_signs(x, generator)
     def score(x, t): return score_of(model, x, t, **cond)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['timestep_embedding', 'GroupNorm', 'zero', 'ResBlock', 'AttentionBlock', 'Clock', 'Downsample', 'Upsample', 'Stage',
-           'NetConfig', 'UNetConfig', 'one_of', 'configured', 'fields_of', 'Parts', 'check_condition', 'UNet',
-           'parameter_count', 'flop_count', 'MLP', 'labelled', 'check_labels', 'AttentionPool', 'EncoderConfig',
+           'NetConfig', 'UNetConfig', 'one_of', 'configured', 'fields_of', 'Parts', 'UNet', 'parameter_count',
+           'flop_count', 'MLP', 'labelled', 'matched_labels', 'check_labels', 'AttentionPool', 'EncoderConfig',
            'EncoderUNet']
 
 # %% ../nbs/20_unet.ipynb #9634d569
@@ -16,7 +16,8 @@ from typing import Any, Callable, Concatenate, ParamSpec
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .checks import finite, whole
+from .checks import (  # noqa: F401
+    Facts, bare, check_condition, check_label, facts, finite, whole)
 
 # %% ../nbs/20_unet.ipynb #db6d23da
 def timestep_embedding(
@@ -96,8 +97,8 @@ def _number_of_heads(channels, heads, head_channels):
 # %% ../nbs/20_unet.ipynb #f4860876
 def _heads(qkv, heads):
     "[B, N, 3·C] -> q, k, v, each [B, heads, N, C/heads]: views, for kernels that store no N²."
-    B, N, _ = qkv.shape
-    return qkv.reshape(B, N, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    B, N, C = qkv.shape
+    return qkv.reshape(B, N, 3, heads, C//(3*heads)).permute(2, 0, 3, 1, 4)
 
 def _each(layer, pixels):   # a convolution that is one pixel wide; [B, N, C_in] -> [B, N, C_out]
     return F.linear(pixels, layer.weight[:, :, 0], layer.bias)
@@ -344,44 +345,14 @@ def _embed(net, x_t, t, y=None):
     if not isinstance(t, torch.Tensor) or t.shape != (len(x_t),):
         raise ValueError(f"t must be a tensor of shape [{len(x_t)}], one time for each x_t, got "
                          f"{list(t.shape) if isinstance(t, torch.Tensor) else t!r}")
-    _check_label(net.config, len(x_t), y)
+    if y is not None or net.config.get('label_required'): check_label(facts(net), len(x_t), y)
     emb = net.time(t)
     if y is not None: emb = emb + net.label(y.clamp(min=0)) * (y >= 0)[:, None]
     return F.silu(emb)
 
-def _check_label(config, n, y):
-    "ValueError unless y is a label for each of n examples, or None where that is enough."
-    K = config.get('num_classes')
-    if y is None and config.get('label_required'):
-        raise ValueError("this network was trained with labels only: give every image a label y "
-                         f"in 0..{K - 1}")
-    if y is None: return
-    if K is None:
-        raise ValueError("a label y was given to a network that was built without num_classes")
-    if not isinstance(y, torch.Tensor) or y.shape != (n,) or y.dtype != torch.long:
-        raise ValueError(f"y must be a LongTensor of shape [{n}], one label for each x_t, got "
-                         f"{list(y.shape) if isinstance(y, torch.Tensor) else repr(y)}")
-
-def check_condition(
-    net,          # a network; one without a config that names num_classes takes what it likes
-    x,            # its input [B, ...]
-    cond:dict,    # its conditions, by name
-):
-    "ValueError unless the labels y are those of the network. Reads them: a GPU has to wait."
-    config, y = getattr(net, 'config', None), cond.get('y')
-    if not isinstance(config, dict) or 'num_classes' not in config: return
-    _check_label(config, len(x), y)
-    if y is None or y.is_meta or not len(y): return
-    first, last = torch.stack(y.aminmax()).tolist()
-    if first == -1: _check_label(config, len(x), None)      # may a label be missing?
-    if -1 <= first and last < config['num_classes']: return
-    raise ValueError(f"labels lie in 0..{config['num_classes'] - 1}, or are -1 for none, got "
-                     f"{first}..{last}")
-
 # %% ../nbs/20_unet.ipynb #a16110df
 class UNet(nn.Module):
     "The U-Net of DDPM, improved DDPM and ADM; its keywords are the fields of `UNetConfig` (E32)."
-    check = check_condition
     @fields_of(UNetConfig)
     def __init__(self, **config):
         super().__init__()
@@ -460,7 +431,6 @@ def flop_count(
 # %% ../nbs/20_unet.ipynb #bfad958f
 class MLP(nn.Module):
     "A network for vectors with the interface of the U-Net: net(x_t [B,dim], t [B]) -> [B,out_dim]."
-    check = check_condition
     def __init__(
         self,
         dim:int=2,               # length of the vectors
@@ -490,21 +460,36 @@ class MLP(nn.Module):
         return self.out(F.silu(h))
 
 # %% ../nbs/20_unet.ipynb #406dbcdc
-def labelled(net) -> bool:   # a network
+def labelled(net) -> bool:   # a network or a Denoiser
     "Does it take a label y?"
-    return getattr(net, 'config', {}).get('num_classes') is not None
+    return facts(net).num_classes is not None
 
-def check_labels(
-    net,     # a network
+def matched_labels(
+    model,   # a Denoiser, or a network
     data,    # an ExampleSet
-):
-    "ValueError if the network takes labels and the data have none, or not labels of its classes."
-    if not labelled(net): return
-    K, k = net.config['num_classes'], len(data.classes)
+    y,       # labels of the data [n]
+):           # LongTensor [n], as the network numbers the classes; None if it takes no labels
+    "Labels by the names of the classes, where those are known. ValueError if they differ."
+    K, names, k = facts(model).num_classes, facts(model).classes, len(data.classes)
+    if K is None: return None
     if data.labels is None or k != K:
         raise ValueError(f"the network takes labels of {K} classes, "
                          f"but {data.name} has {k or 'none'}")
-    check_condition(net, data.labels, dict(y=data.labels))
+    if names and names != tuple(data.classes):
+        other = [c for c in data.classes if c not in names]
+        if other:
+            raise ValueError(f"{data.name} has a class {other[0]!r}, which the model does not know:"
+                             f" its classes are {', '.join(names)}")
+        y = torch.tensor([names.index(c) for c in data.classes])[y]
+    return y
+
+def check_labels(
+    net,     # a network or a Denoiser
+    data,    # an ExampleSet
+):
+    "ValueError if the network takes labels and the data have none, or not labels of its classes."
+    y = matched_labels(net, data, data.labels)
+    if y is not None: check_condition(net, y, dict(y=y))
 
 # %% ../nbs/20_unet.ipynb #88c16718
 class AttentionPool(nn.Module):

@@ -8,7 +8,7 @@ __all__ = ['log_interpolate', 'per_example', 'mse_at', 'x0_mse', 'OptimalVarianc
 # %% ../nbs/23_variance.ipynb #4c8a7bd2
 import math
 import torch
-from .checks import whole
+from .checks import as_time, entries, floats, own, whole
 from .schedule import as_chain
 from .forward import q_sample, randn_like
 from .posterior import posterior_weights
@@ -22,7 +22,9 @@ def log_interpolate(
     n:int,            # values wanted at 1..n
 ) -> torch.Tensor:    # [n, ...]
     "Straight lines between measured points, on logarithmic axes."
-    rises = len(t) and len(t) == len(y) and t[0] == 1 and t[-1] == n and (t.diff() > 0).all()
+    floats(y=y)
+    t = as_time(t)
+    rises = t.ndim and 0 < len(t) == len(y) and t[0] == 1 and t[-1] == n and (t.diff() > 0).all()
     if not rises:
         raise ValueError(f"places must increase from 1 to {n}, one for each of the {len(y)} "
                          f"values, got {t.tolist()}")
@@ -38,12 +40,7 @@ def per_example(
     x0:torch.Tensor,    # data [N, ...]
 ) -> dict:              # ValueError for another number of entries
     "Those keywords that are tensors with one entry for each example, on x0's device."
-    each = {k: v.to(x0.device) for k, v in cond.items() if isinstance(v, torch.Tensor) and v.ndim}
-    for k, v in each.items():
-        if len(v) != len(x0):
-            raise ValueError(f"{k} must have one entry for each of the {len(x0)} examples, "
-                             f"got {list(v.shape)}")
-    return each
+    return {k: v.to(x0.device) for k, v in entries(cond, len(x0)).items()}
 
 # %% ../nbs/23_variance.ipynb #b1a3cbeb
 def mse_at(model, x0, t, n, generator, cond) -> torch.Tensor:
@@ -65,10 +62,12 @@ def x0_mse(
     **cond,                           # to the network, tensors [N] too
 ) -> torch.Tensor:                    # float64 [T+1, ...]
     "e_t = E(x_0 - x_θ)² at every t, coordinate by coordinate, interpolated; e_0 = 0 (E21)."
+    floats(x0=x0)
     whole('n', n, 1)
     whole('times', times, 2)
     whole('the number of examples', len(x0), 1)
     T = as_chain(model.sched).T
+    model.check(x0, **cond)
     grid = torch.logspace(0, math.log10(T), times).round().long().unique()
     found = torch.stack([mse_at(model, x0, t, n, generator, cond) for t in grid.tolist()])
     e = log_interpolate(grid, found, T)
@@ -76,14 +75,16 @@ def x0_mse(
 
 def _table(model, x0_mse):              # checked, and on the model's device
     T = as_chain(model.sched).T
+    floats(x0_mse=x0_mse)
     if len(x0_mse) != T + 1:
         raise ValueError(f"x0_mse needs {T + 1} entries, for t = 0..T, got {len(x0_mse)}")
     if not (x0_mse.isfinite() & (x0_mse >= 0)).all():
         raise ValueError("x0_mse must be finite and not negative")
-    return x0_mse.to(next((p.device for p in model.parameters()), x0_mse.device))
+    device = next((p.device for p in model.parameters()), x0_mse.device)
+    return own('x0_mse', x0_mse, None).to(device)
 
 def _at(table, t, x_t):                 # e_t, ready to multiply x_t
-    e = table[t]
+    e = table[as_time(t)]
     if table.ndim == 1: return e.reshape(-1, *[1]*(x_t.ndim - 1))
     fits = table.ndim == x_t.ndim and all(n in (1, m) for n, m in
                                           zip(table.shape[1:], x_t.shape[1:]))
@@ -99,7 +100,11 @@ class OptimalVariance(Denoiser):
         model:Denoiser,         # whose network and mean are used
         x0_mse:torch.Tensor,    # [T+1, ...] as from `x0_mse`, or [T+1] for one number at each t
     ):
+        if hasattr(model, 'scale'):
+            raise ValueError("a guided model says more than its network: take the model inside, "
+                             "and guide the result")
         super().__init__(model.net, model.sched, model.predicts, model.variance, model.clip)
+        self.about = model.about
         self.register_buffer('x0_mse', _table(model, x0_mse), persistent=False)
 
     def gaussian(self, x_t, t, s, x0, o, variance=None) -> tuple:   # as in Denoiser
