@@ -9,16 +9,14 @@ __all__ = ['flat', 'same_dimension', 'energy_distance', 'energy_spread', 'test_p
 # %% ../nbs/82_distance.ipynb #39a78527
 from typing import NamedTuple
 import torch
+from .checks import whole, without_nan
 
 # %% ../nbs/82_distance.ipynb #87912820
 def flat(x) -> torch.Tensor:   # [n, D] float64
     "Samples [n, ...] as rows of numbers; ValueError for fewer than two or NaN."
     x = torch.as_tensor(x).detach()
-    if x.ndim < 1 or len(x) < 2:
-        raise ValueError(f"a sample needs at least two points, got shape {list(x.shape)}")
-    x = x.reshape(len(x), -1).double()
-    if not x.isfinite().all(): raise ValueError("the sample contains NaN or infinite values")
-    return x
+    whole('the number of points', len(x) if x.ndim else 1, 2)
+    return without_nan('the sample', x.reshape(len(x), -1).double())
 
 def same_dimension(x, y):   # their last axes
     "ValueError unless points of both have equally many numbers."
@@ -75,8 +73,7 @@ def statistics(
     "Mean and covariance of all rows together, whatever the batches (Chan, Golub & LeVeque)."
     n, mean, squares = 0, None, 0.
     for x in batches:
-        x = x.detach().reshape(len(x), -1).double()
-        if not x.isfinite().all(): raise ValueError("the sample contains NaN or infinite values")
+        x = without_nan('the sample', x.detach().reshape(len(x), -1).double())
         if mean is None: mean = torch.zeros_like(x[0])
         same_dimension(mean, x)
         b, center = len(x), x.mean(0)
@@ -84,7 +81,7 @@ def statistics(
         x = x - center
         squares = squares + x.T @ x + torch.outer(apart, apart) * (n*b/(n + b))
         n, mean = n + b, mean + apart * (b / (n + b))
-    if n < 2: raise ValueError(f"a sample needs at least two points, got {n}")
+    whole('the number of points', n, 2)
     return Statistics(mean, squares/(n - 1), n)
 
 def matrix_root(

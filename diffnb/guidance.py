@@ -11,6 +11,7 @@ import inspect, math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from . import checks
 from .checks import bare, finite, same_shape, whole
 from .schedule import NoiseSchedule
 from .oracle import GaussianMixture
@@ -36,13 +37,8 @@ def check_y(
     num_classes:int=math.inf,  # how many classes there are
 ):
     "ValueError unless y is one label for each example, -1 for none; on a GPU no value is read."
-    if not isinstance(y, torch.Tensor) or y.shape != (len(x_t),) or y.dtype != torch.long:
-        got = list(y.shape) if isinstance(y, torch.Tensor) else repr(y)
-        raise ValueError(f"y must be a LongTensor of shape [{len(x_t)}], one label for each "
-                         f"example, got {got}")
-    if y.device.type == 'cpu' and len(y) and not (-1 <= y.min() and y.max() < num_classes):
-        raise ValueError(f"labels lie in 0..{num_classes - 1}, or are -1 for none, "
-                         f"got {y.min()}..{y.max()}")
+    cpu = isinstance(y, torch.Tensor) and y.device.type == 'cpu'
+    checks.check_y(y, len(x_t), num_classes if cpu else None)
 
 def column(v, x):   # [B], [B, ...] -> [B, 1, ...]
     "The numbers v, one for each example, in a shape that broadcasts against x."

@@ -23,10 +23,9 @@ def eps_weight(
 ) -> torch.Tensor:           # like t, float64; nats for each unit of squared error
     "β_t²/(2 ς_t² α_t (1-ᾱ_t)): what a squared error of the noise costs in the bound (E14)."
     known('variance', variance, ('small', 'large'))
-    t = sched.check(t, 1)
-    (a, b), (a_s, b_s) = sched.ab(t), sched.ab(t - 1)
+    (a, b), (a_s, b_s) = sched.ab(sched.check(t, 1)), sched.ab(sched.before(t))
     _, _, small, large = posterior_weights(a, b, a_s, b_s)
-    log_var = log_variances(sched, small, large, t - 1)[variance == 'large']
+    log_var = log_variances(sched, small, large, sched.before(t))[variance == 'large']
     return (large*a_s/(a*b))**2 / (2*torch.as_tensor(log_var, dtype=torch.float64).exp())
 
 # %% ../nbs/16_loss.ipynb #51a17a2e

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from .checks import whole
+from .checks import known, whole, without_nan
 from .distance import Statistics, energy_distance, frechet_distance_from, statistics
 from .schedule import Schedule, cosine_schedule
 from .sample import draw, timesteps
@@ -196,8 +196,7 @@ def inception_features(
     resize:str='antialias',    # to 299 x 299: 'antialias', or 'tensorflow' as in the first FIDs
 ) -> Features:                 # FileNotFoundError, ValueError; ModuleNotFoundError
     "The 2048 pooled features of the published FIDs."
-    if resize not in ('antialias', 'tensorflow'):
-        raise ValueError(f"resize must be 'antialias' or 'tensorflow', got {resize!r}")
+    known('resize', resize, ('antialias', 'tensorflow'))
     path = None if weights is None else user_path(weights)
     if path: unpickled(path)        # whole, and nothing but tensors
     from torchmetrics.image.fid import NoTrainInceptionV3
@@ -324,7 +323,7 @@ def frechet_bias(
     n:int,             # samples
 ) -> float:
     "What n exact samples of a Gaussian score on average, to first order in 1/n (E33d)."
-    if n < 2: raise ValueError(f"a sample needs at least two points, got {n}")
+    whole('the number of points', n, 2)
     values = torch.linalg.eigvalsh(true.cov).clamp(min=0)
     sums = values[:, None] + values
     pairs = torch.outer(values, values).div(sums.where(sums > 0, 1.))
@@ -405,8 +404,7 @@ def nearest(
     train = x if alone else train.flatten(1).double()
     if train.shape[1] != x.shape[1]:
         raise ValueError(f"the dimensions differ: {x.shape[1]} and {train.shape[1]}")
-    if not (x.isfinite().all() and train.isfinite().all()):
-        raise ValueError("the features contain NaN or infinite values")
+    for features in (x, train): without_nan('the features', features)
     found = []
     for i, part in enumerate(x.split(1024)):
         d = torch.cdist(part, train)

@@ -10,6 +10,7 @@ __all__ = ['colors', 'role_color', 'curve', 'label', 'panels', 'cloud', 'show_im
 import io, math
 import torch
 import torch.nn.functional as F
+from .checks import known
 
 # %% ../nbs/80_plot.ipynb #0f9bde8f
 colors = {
@@ -22,9 +23,7 @@ colors = {
 # %% ../nbs/80_plot.ipynb #0b1f9984
 def role_color(role:str) -> str: # a hexadecimal colour
     "The colour of a role; ValueError with the list of roles if there is none of that name."
-    if role not in colors:
-        raise ValueError(f"unknown role {role!r}: choose from {', '.join(colors)}")
-    return colors[role]
+    return colors[known('role', role, colors)]
 
 def curve(ax, x, y,                 # axes; two arrays or tensors of equal length
           role:str='data',          # a key of `colors`

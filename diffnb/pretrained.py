@@ -15,7 +15,8 @@ __all__ = ['adm_ends', 'adm_parts', 'no_matter', 'switches', 'lists', 'unet2d_mu
 import json, math, pickle, shlex, zipfile
 from inspect import signature
 import torch
-from .schedule import Schedule, cosine_schedule, linear_schedule, whole, zero_snr
+from .checks import known, whole
+from .schedule import Schedule, cosine_schedule, linear_schedule, zero_snr
 from .denoiser import Denoiser
 from .unet import EncoderUNet, UNet
 from .data import check_image_size
@@ -228,8 +229,7 @@ def _diffusion(net, learn_sigma, diffusion_steps=1000, noise_schedule='linear',
                predict_xstart=False, sigma_small=False):
     "The Denoiser of a published network."
     T = diffusion_steps
-    if noise_schedule not in ('linear', 'cosine'):
-        raise ValueError(f"noise_schedule must be linear or cosine, got {noise_schedule!r}")
+    known('noise_schedule', noise_schedule, ('linear', 'cosine'))
     sched = linear_schedule(T, .1/T, 20/T) if noise_schedule == 'linear' else cosine_schedule(T)
     variance = 'learned' if learn_sigma else 'small' if sigma_small else 'large'
     return Denoiser(net, sched, 'x0' if predict_xstart else 'eps', variance, (-1., 1.))

@@ -75,18 +75,14 @@ def check_taus(
 
 # %% ../nbs/17_sample.ipynb #b2df9d97
 def walk_down(model, x, step, taus, generator=None, **cond):    # as in trajectory
-    "The loop itself: (t, x_t) for every t in taus (E16, E25)."
-    floats(x_T=x)
+    "The loop itself: yields (t, x_t) for every t in taus (E16, E25)."
     taus = check_taus(taus, model.sched)
     if hasattr(model, 'check'): model.check(x, **cond)
     if getattr(step, 'multistep', False): cond = cond | dict(memory={})
-    @torch.no_grad()
-    def walk(x):
-        yield taus[0], x
-        for t, s in pairwise(taus):
-            x = step(model, x, t, s, generator=generator, **cond)
-            yield s, x
-    return walk(x)
+    yield taus[0], x
+    for t, s in pairwise(taus):
+        x = step(model, x, t, s, generator=generator, **cond)
+        yield s, x
 
 # %% ../nbs/17_sample.ipynb #25e929a8
 def trajectory(
@@ -99,8 +95,11 @@ def trajectory(
 ):
     "The way from noise to data: yields (t, x_t) for every t in taus (E16)."
     floats(x_T=x_T)
-    walk = walk_down(model, x_T.clone(), step, taus, generator, **cond)
-    return ((t, x.clone()) for t, x in walk)        # what a caller does to them, he does to copies
+    @torch.no_grad()
+    def copies(x):      # what the caller does to a tensor is done to one of his own
+        chain = walk_down(model, x, step, taus, generator, **cond)
+        for t, x_t in chain: yield t, x_t.clone()
+    return copies(x_T.clone())
 
 @torch.no_grad()
 def sample(
@@ -113,6 +112,7 @@ def sample(
     **cond,                           # to the network
 ) -> torch.Tensor:                    # x at the last time [B, ...]; ValueError if it has NaN
     "for t, s in pairwise(taus): x = step(model, x, t, s) (Algorithm 2 of DDPM, E16)."
+    floats(x_T=x_T)
     chain = walk_down(model, x_T, step, taus, generator, **cond)
     if progress:
         from tqdm.auto import tqdm

@@ -9,7 +9,7 @@ __all__ = ['explicit_score_loss', 'denoising_score_loss', 'random_signs', 'diver
 # %% ../nbs/31_score.ipynb #81e7fa56
 import math
 import torch
-from .checks import finite, same_shape, whole
+from .checks import finite, same_shape, whole, without_nan
 from .langevin import langevin
 
 # %% ../nbs/31_score.ipynb #d1e7be22
@@ -115,10 +115,9 @@ def largest_distance(
     n:int=5000,       # at most this many of them, evenly spread over the list
 ) -> float:           # in the unit of x
     "max |x_i - x_j|: the widest noise fills what lies between (E18, technique 1 of NCSNv2)."
-    if len(x) < 2: raise ValueError(f"a distance needs two examples, got {len(x)}")
-    n = min(whole('n', n, 2), len(x))
+    n = min(whole('n', n, 2), whole('the number of examples', len(x), 2))
     x = x.flatten(1)[torch.linspace(0, len(x) - 1, n).round().long()].double()
-    if not x.isfinite().all(): raise ValueError("the data contain NaN or infinite values")
+    without_nan('the data', x)
     return max(torch.cdist(part, x).max().item() for part in x.split(512))
 
 def ladder_ratio(

@@ -11,7 +11,7 @@ __all__ = ['adaptive', 'rates', 'SubVPSchedule', 'VESchedule', 'subvp_schedule',
 import math
 from itertools import pairwise
 import torch
-from .checks import finite, same_shape, whole
+from .checks import finite, known, same_shape, whole
 from .schedule import NoiseSchedule, Schedule, VPSchedule
 from .forward import randn_like
 from .vlb import check_grid
@@ -181,8 +181,7 @@ def solve(
     times = torch.as_tensor(times, dtype=torch.float64).flatten().tolist()
     if len(times) < 2: raise ValueError(f"times must be two or more numbers, got {times}")
     if method == 'rk4': return rk4(f, y, times)
-    if method not in adaptive:
-        raise ValueError(f"unknown method {method!r}: choose from rk4, {', '.join(adaptive)}")
+    known('method', method, ('rk4', *adaptive))
     try: from torchdiffeq import odeint
     except ImportError:
         need = f"method {method!r} needs torchdiffeq: pip install 'diffnb[ode]'"

@@ -9,7 +9,7 @@ __all__ = ['run_files', 'log_columns', 'lr_at', 'ema_decay_at', 'EMA', 'Settings
            'Run', 'train']
 
 # %% ../nbs/85_train.ipynb #505a8549
-import atexit, json, math, os, signal, threading, time
+import atexit, gc, json, math, os, signal, threading, time
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -18,6 +18,7 @@ from pathlib import Path
 from traceback import format_exception_only
 from typing import NamedTuple
 import torch
+from .checks import finite, known, whole
 from .plot import class_rows, image_grid, loss_picture, picture, png  # noqa: F401
 from .schedule import same_schedule
 from .denoiser import Denoiser
@@ -81,21 +82,16 @@ class Settings:
     seed:int=0                  # seed of the noise, the times and the order of the data
     mixed_precision:str='no'    # no (32 bits), bf16 or fp16
     def __post_init__(self):
-        def need(ok, name, what):
-            if not ok: raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
         for name, low in dict(steps=1, batch_size=1, accumulate=1, warmup=0, seed=0).items():
-            value = getattr(self, name)
-            need(isinstance(value, int) and not isinstance(value, bool) and value >= low, name,
-                 f"a whole number of at least {low}")
-        for name in ('lr', 'clip_norm'):
-            need(0 < getattr(self, name) < math.inf, name, "positive and finite")
-        for name in ('ema', 'label_dropout'): need(0 <= getattr(self, name) < 1, name, "in [0, 1)")
-        need(0 <= self.weight_decay < math.inf, 'weight_decay', "at least 0")
-        for name, known in dict(loss=losses, times=('uniform', 'lognormal', 'importance'),
-                                mixed_precision=('no', 'bf16', 'fp16')).items():
-            value = getattr(self, name)
-            free = name == 'loss' and callable(value) or name != 'mixed_precision' and value is None
-            need(free or value in known, name, f"one of {', '.join(known)}")
+            whole(name, getattr(self, name), low)
+        for name in ('lr', 'clip_norm'): finite(name, getattr(self, name), 0, above=True)
+        for name in ('ema', 'label_dropout', 'weight_decay'): finite(name, getattr(self, name), 0)
+        for name in ('ema', 'label_dropout'):
+            finite(f'1 - {name}', 1 - getattr(self, name), 0, above=True)
+        known('mixed_precision', self.mixed_precision, ('no', 'bf16', 'fp16'))
+        if not (self.loss is None or callable(self.loss)): known('loss', self.loss, losses)
+        ways = 'uniform', 'lognormal', 'importance'
+        if self.times is not None: known('times', self.times, ways)
 
 @dataclass(frozen=True)
 class Running:
@@ -114,9 +110,7 @@ class Running:
     command:str=None            # stored in the checkpoint, shown as the way to resume
     def __post_init__(self):
         for name in ('sample_every', 'save_every', 'log_every', 'keep_every'):
-            every = getattr(self, name)
-            if every is not None and every < 1:
-                raise ValueError(f"{name} must be at least 1, got {every}")
+            if getattr(self, name) is not None: whole(name, getattr(self, name), 1)
 
 # %% ../nbs/85_train.ipynb #918e64be
 def chosen_loss(
@@ -247,6 +241,7 @@ def leave():
     "End the conversation with the other processes, if there are any."
     from torch import distributed
     if distributed.is_available() and distributed.is_initialized():
+        gc.collect()        # a wrapped network that is no longer used would keep threads alive
         distributed.destroy_process_group()
 
 def find_device(
