@@ -27,11 +27,8 @@ from diffnb.unet import matched_labels
 
 N, T = 12, 20
 taus = timesteps(T, 5)
-NO_LABELS = dict(
-    labels="says what a model takes, or reads the facts themselves",
-    cost="counts parameters or operations, or names of weights",
-    file="stores or fills weights",
-    step="is a table or a choice by settings")
+# labels: says what a model takes, or reads the facts itself. cost: counts parameters or operations,
+# or names weights. file: stores or fills weights. step: is a table, or a choice by settings
 WITHOUT = {
     'checkpoint': dict(save='file', load_weights='file', save_network='file', Training='file'),
     'checks': dict(entries='labels', bare='labels', facts='labels', check_condition='labels'),

@@ -183,10 +183,9 @@ def read_array(path):   # -> numpy array
             with z.open('arr_0.npy') as f: return _array(np, f, size)
 
 def _array(np, file, size):   # in .npy format, of this size
-    head = dict(zip([(1, 0), (2, 0)], (np.lib.format.read_array_header_1_0,
-                                       np.lib.format.read_array_header_2_0)))
-    start = file.read(8)
-    if start[:6] != np.lib.format.MAGIC_PREFIX: raise TypeError("it begins with something else")
+    form, start = np.lib.format, file.read(8)
+    if start[:6] != form.MAGIC_PREFIX: raise TypeError("it begins with something else")
+    head = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
     shape, fortran, dtype = head[tuple(start[6:])](file)
     promised, there = math.prod(shape)*dtype.itemsize, size - file.tell()
     if dtype.hasobject: raise ValueError("it holds Python objects, which are not read")

@@ -22,7 +22,7 @@ from .checks import known, whole, without_nan
 from .distance import Statistics, energy_distance, frechet_distance_from, statistics
 from .schedule import Schedule, cosine_schedule
 from .sample import draw, timesteps
-from .unet import EncoderUNet, check_labels, matched_labels
+from .unet import EncoderUNet, matched_labels
 from .data import (ExampleSet, TensorData, batches, load_data, read_batches, to_signed,
                          to_uint8)
 from .checkpoint import load_network, read_meta, save_network, versions
@@ -490,7 +490,6 @@ def labels_of(
     n:int,    # how many samples
 ) -> dict:    # what the network gets: the labels y [n], or nothing; ValueError if data have none
     "For a network with labels, n of the data's, sorted and evenly spaced."
-    check_labels(model, data)
     y = matched_labels(model, data, data.labels)
     return {} if y is None else dict(y=y.sort().values[torch.arange(n) * len(data) // n])
 
@@ -548,7 +547,6 @@ def bits(
     if not isinstance(model.sched, Schedule):
         raise ValueError("the bound on bits/dim needs a schedule that counts its steps")
     T = model.sched.T
-    check_labels(model, data)
     x0, y = data.examples(min(len(data), 10_000))
     x0, y = x0.to(next(model.parameters()).device), matched_labels(model, data, y)
     found = estimate_bits_per_dim(model, x0, calls, data.levels,
