@@ -465,7 +465,8 @@ def train_cli(data, folder, settings, model, config, running):
     from diffnb.unet import parameter_count
     parts = data, folder, settings, model, config, running
     line, out = command_line('train', *parts), folder_for(data.data, folder.out)
-    check_out(out, folder.resume)
+    # where a run is at work, `train` says which
+    if not (out/'.lock').exists(): check_out(out, folder.resume)
     examples = load_data(data.data, data.root, image_size=data.image_size,
                          unreadable=data.unreadable)
     check_train(parts, examples)
