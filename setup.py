@@ -17,9 +17,12 @@ setup(
     packages=find_packages(include=['diffnb', 'diffnb.*']),
     package_data={'diffnb': ['py.typed', 'weights/*.safetensors']},
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split() + cfg['site_requirements'].split(),
+    extras_require={'dev': ' '.join(cfg[f'{kind}_requirements'] for kind in (
+                        'dev', 'site', 'hub', 'onnx')).split(),
                     'ode': cfg['ode_requirements'].split(),
                     'fid': cfg['fid_requirements'].split(),
+                    'hub': cfg['hub_requirements'].split(),
+                    'onnx': cfg['onnx_requirements'].split(),
                     'site': cfg['site_requirements'].split()},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},

@@ -9,8 +9,9 @@ last a reader without any care must fail, or the mutants could find nothing. SHA
 the share of the mutants that are tried.
 """
 import collections, contextlib, copy, faulthandler, gzip, io, json, os, random, resource, signal
-import sys, tempfile, time, warnings
+import struct, sys, tempfile, time, warnings, zlib
 from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 import numpy as np
@@ -18,12 +19,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from diffnb import Denoiser, UNet, cosine_schedule, from_diffusers, to_diffusers
+from diffnb import Denoiser, UNet, cosine_schedule, edm_schedule, flow_schedule
+from diffnb import from_diffusers, to_diffusers
 from diffnb import cli, load, save
 from diffnb.checkpoint import load_training
-from diffnb.data import FileData, read_header, read_idx, read_image
+from diffnb.data import FileData, TensorData, load_data, read_header, read_idx, read_image
 from diffnb.files import read_array
 from diffnb.metrics import describe, load_features, pixel_features, read_array_file, save_features
+from diffnb.onnx import read_onnx, to_onnx
 from diffnb.pretrained import adm_names, from_guided_diffusion, read_weights
 from diffnb.train import read_log
 
@@ -98,6 +101,16 @@ def tensors_mutant(rng, path):
         else: text = json_text(rng, meta)
         save_file(mine, out, {key: text})
     return write
+
+def deep_png(path, pixels):
+    "Colours of 16 bits [H, W, 3], which Pillow does not write."
+    def chunk(kind, text):
+        check = struct.pack('>I', zlib.crc32(kind + text))
+        return struct.pack('>I', len(text)) + kind + text + check
+    head = struct.pack('>IIBBBBB', pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in pixels)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head)
+                     + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
 
 def raw_mutant(rng, path):
     raw = path.read_bytes()
@@ -176,7 +189,8 @@ def stored_model(folder) -> tuple:
     net = UNet(channels=8, mults=(1,), groups=2, num_classes=3)
     model = Denoiser(net, cosine_schedule(20))
     for p in model.parameters(): torch.nn.init.normal_(p, std=.1)
-    data = dict(name='x', shape=[1, 8, 8], levels=17, classes=['a', 'b', 'c'])
+    data = dict(name='x', shape=[1, 8, 8], levels=17, classes=['a', 'b', 'c'], n=5,
+                scale=[[.5], [2.]], label_dim=None)
     optimizer = torch.optim.AdamW(model.parameters())
     sum(p.sum() for p in model.parameters()).backward()
     optimizer.step()
@@ -189,7 +203,8 @@ def files(fuzz):
     model, path = stored_model(folder)
     fuzz.files('checkpoint: load', 2000, tensors_mutant, path, load)
     fuzz.files('checkpoint: resume', 1000, tensors_mutant, path, load_training)
-    save_features(folder/'f.safetensors', describe(torch.rand(30, 2), pixel_features()))
+    scaled = TensorData('f', torch.rand(30, 2), None, scaling='range')
+    save_features(folder/'f.safetensors', describe(scaled, pixel_features()))
     fuzz.files('reference statistics', 1000, tensors_mutant, folder/'f.safetensors', load_features)
 
     # published weights
@@ -200,15 +215,24 @@ def files(fuzz):
     torch.save(theirs, folder/'b.pt', _use_new_zipfile_serialization=False)
     def guided(p): return from_guided_diffusion(p, image_size=8)
     fuzz.files('.pt of old', 1000, raw_mutant, folder/'b.pt', guided)
-    to_diffusers(model, folder/'pipeline', 8)
-    configs = [folder/'pipeline'/p for p in ('unet/config.json', 'scheduler/scheduler_config.json')]
-    trees = {c: json.loads(c.read_text()) for c in configs}
-    def settings(i):
-        for c in configs: c.write_text(json.dumps(trees[c]))
-        c = rng.choice(configs)
-        c.write_text(json_text(rng, trees[c]))
-        return folder/'pipeline'
-    fuzz.run('diffusers folder', 1500, settings, from_diffusers)
+    pipelines = dict(chain=model, halved=Denoiser(model.net, model.sched, 'edm'),
+                     flow=Denoiser(UNet(num_classes=3), flow_schedule(2.), 'flow'),
+                     edm=Denoiser(model.net, edm_schedule(), 'edm', clip=(-1, 1)))
+    for name, each in pipelines.items():
+        each.about = dict(shape=[1, 8, 8], name='x', classes=['a', 'b', 'c'], label_dropout=.1)
+        to_diffusers(each, folder/name)
+        names = 'unet/config.json', 'scheduler/scheduler_config.json'
+        trees = {folder/name/c: json.loads((folder/name/c).read_text()) for c in names}
+        def settings(i):
+            for c, tree in trees.items(): c.write_text(json.dumps(tree))
+            c = rng.choice([*trees])
+            c.write_text(json_text(rng, trees[c]))
+            return folder/name
+        fuzz.run(f'diffusers folder ({name})', 400, settings, from_diffusers)
+
+    if find_spec('onnx'):
+        to_onnx(model, folder/'a.onnx', (1, 8, 8))
+        fuzz.files('ONNX', 500, raw_mutant, folder/'a.onnx', read_onnx)
 
     # arrays, images, tables
     np.savez(folder/'a.npz', np.zeros((4, 8, 8, 1), np.uint8))
@@ -218,6 +242,18 @@ def files(fuzz):
     for name in ('a.npz', 'b.npz'):
         fuzz.files(f'.npz ({name[0]})', 1000, raw_mutant, folder/name, samples)
     fuzz.files('.npy', 1000, raw_mutant, folder/'a.npy', read_array)
+    # as data sets, with labels
+    def examples(p):
+        found = load_data(p)
+        found.tensor(min(2, len(found)))
+    numbers = np.random.default_rng(0).normal(size=(5, 2, 6))
+    np.save(folder/'d.npy', numbers.astype('f4'))
+    np.savez(folder/'d.npz', x=numbers, y=np.arange(5))
+    for name in ('d.npy', 'd.npz'):
+        fuzz.files(f'data {name}', 1000, raw_mutant, folder/name, examples)
+    def marked(p): load_data(folder/'d.npy', labels=p)
+    np.save(folder/'y.npy', np.arange(5))
+    fuzz.files('labels .npy', 1000, raw_mutant, folder/'y.npy', marked)
     pixels = Image.fromarray(np.arange(12*8*3, dtype=np.uint8).reshape(12, 8, 3))
     def picture(p):
         read_header(p)
@@ -225,6 +261,14 @@ def files(fuzz):
     for suffix in ('.png', '.jpg', '.gif', '.bmp', '.tif', '.webp', '.ppm'):
         pixels.save(folder/f'a{suffix}')
         fuzz.files(f'image {suffix}', 1000, raw_mutant, folder/f'a{suffix}', picture)
+    deep = np.random.default_rng(0).integers(0, 65536, (12, 8, 3)).astype(np.uint16)
+    deep_png(folder/'deep.png', deep)
+    Image.fromarray(deep[..., 0]).save(folder/'grey.png')
+    Image.fromarray(deep[..., 0]).save(folder/'grey.tif')
+    Image.fromarray(deep[..., 0].astype(np.float32)).save(folder/'float.tif')
+    (folder/'deep.pgm').write_bytes(b'P5 8 12 65535\n' + deep[..., 0].tobytes())
+    for name in ('deep.png', 'grey.png', 'grey.tif', 'float.tif', 'deep.pgm'):
+        fuzz.files(f'image {name}', 1000, raw_mutant, folder/name, picture)
     idx = b'\0\0\x08\3' + b''.join(n.to_bytes(4, 'big') for n in (5, 4, 3)) + bytes(60)
     (folder/'a').write_bytes(idx)
     (folder/'a.gz').write_bytes(gzip.compress(idx))

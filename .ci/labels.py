@@ -35,17 +35,22 @@ WITHOUT = {
     'unet': dict(labelled='labels', matched_labels='labels', check_labels='labels',
                  parameter_count='cost', flop_count='cost'),
     'likelihood': dict(jumps='step'),
-    'metrics': dict(accuracy='step'),                # of a classifier, which has no labels as input
+    'metrics': dict(accuracy='step', said='labels'), # of a classifier, which has no labels as input
     'guidance': dict(train_classifier='step'),       # likewise
     'overview': {'Fitted': 'step', 'Flow.numbers': 'cost'},
     'pretrained': dict(published_names='cost', adm_names='cost', fill='file', to_diffusers='file',
-                       diffusers_names='cost'),
+                       diffusers_names='cost', scheduler_for='file'),
+    'onnx': dict(Graph='file', example='labels', about_graph='file', to_onnx='file'),
     'scaling': dict(training_cost='cost'),
-    'train': dict(chosen_loss='step', chosen_times='step', keep_less='step', Run='step',
-                  check_fit='labels'),
+    'train': dict(chosen_loss='step', chosen_times='step', filled='step', keep_less='step',
+                  Run='step', check_fit='labels',       # tested in nbs/85_train.ipynb
+                  take_weights='file'),
+    'recipe': dict(Row='step', Recipe='step'),
+    'solvers': dict(usual='step'),
+    # tested with the commands, in nbs/90_cli.ipynb
     'cli': dict.fromkeys(('new_network', 'new_model', 'check_model', 'train_cli', 'labels_for',
-                          'check_unlabelled', 'load_classifier',
-                          'guided'), 'labels')}      # tested with the commands, in nbs/90_cli.ipynb
+                          'check_unlabelled', 'load_classifier', 'guided', 'planned', 'Plan',
+                          'calls_for', 'how_to_draw'), 'labels')}
 
 class Told(nn.Module):
     "The network with its labels closed in: of each example, or the first label for all."
@@ -53,7 +58,8 @@ class Told(nn.Module):
         super().__init__()
         self.net, self.y = net, y
     def forward(self, x, t):
-        return self.net(x, t, self.y if len(self.y) == len(x) else self.y[:1].expand(len(x)))
+        all_one = self.y[:1].expand(len(x), *self.y.shape[1:])
+        return self.net(x, t, self.y if len(self.y) == len(x) else all_one)
 
 class Deaf(nn.Module):
     "The wrong twin: it says that it takes labels, and loses them."
@@ -117,6 +123,7 @@ def calls(image):
             1, lambda m, **c: steered(m).p_mean_variance(x, 9, **c).mean)}
     for name, loss in losses.items():
         more = dict(bins=17) if name in ('hybrid', 'vlb') else {}
+        if name == 'stable': more = dict(among=(grid, None))    # whatever their labels
         found[f'loss.{name}_loss'] = (1, lambda m, loss=loss, more=more, **c: loss(
             m, grid, t, eps, **more, **c))
     for name in solvers.samplers:
@@ -125,23 +132,25 @@ def calls(image):
             m, x, step, times, generator(), **c))
     return found
 
-def network(image, parts):
+def network(image, parts, vectors=False):
     "A small network whose output depends on the labels; the same one each time."
     torch.manual_seed(0)
-    if image: net = UNet(channels=8, mults=(1,), groups=4, out_channels=parts, num_classes=3)
-    else: net = MLP(out_dim=2*parts, width=16, depth=1, num_classes=3)
+    kind = dict(label_dim=2) if vectors else dict(num_classes=3)
+    if image: net = UNet(channels=8, mults=(1,), groups=4, out_channels=parts, **kind)
+    else: net = MLP(out_dim=2*parts, width=16, depth=1, **kind)
     for p in net.parameters(): nn.init.normal_(p, std=.3)
     return net
 
-def dropped(image, wrap=same) -> tuple:
+def dropped(image, wrap=same, vectors=False) -> tuple:
     "Names of the calls that do not give what the closed network gives; how many there are."
     y, lost, found = torch.arange(N) % 3, [], calls(image)
+    if vectors: y = torch.randn(N, 2, generator=generator())
     for name, (own_place, call) in found.items():
         unit = 'learned' if name in ('loss.hybrid_loss', 'loss.vlb_loss') else 'small'
-        net = network(image, 2 if unit == 'learned' else 1)
+        net = network(image, 2 if unit == 'learned' else 1, vectors)
         def model(net): return Denoiser(net, cosine_schedule(T), 'v', unit).eval()
         # where examples have an order of their own, all get one label
-        for labels in [y] if own_place else [torch.full((N,), k) for k in range(3)]:
+        for labels in [y] if own_place else [y[k:k + 1].expand_as(y) for k in range(3)]:
             heard, by_hand = call(model(wrap(net)), y=labels), call(model(Told(net, labels)))
             if not torch.equal(heard, by_hand): lost.append(name)
     return list(dict.fromkeys(lost)), len(found)
@@ -209,6 +218,11 @@ def by_data(wrap=same) -> list:
     step, times = solvers.sampler('ddpm', sched, 4)
     x = draw(Denoiser(Told(net, told), sched, 'v').eval(), 40, (1, 4, 4), times, step=step)
     if heard['samples']['sha256'] != fingerprint(x)['sha256']: lost.append('metrics.quality')
+    bs = Denoiser(Told(net, torch.ones(20).long()), sched, 'v').eval()
+    x = draw(bs, 20, (1, 4, 4), times, step=step)
+    for examples in (data, turned):         # one class, by its name
+        heard = quality(model, examples, n=20, steps=4, label='b', kernels=True)
+        if heard['samples']['sha256'] != fingerprint(x)['sha256']: lost.append('metrics.only')
     x, y = torch.randn(6, 1, 4, 4, generator=generator()), torch.arange(6) % 3
     guided = ClassifierFreeGuidance(model, 3.)
     heard = guided.output(x, torch.full((6,), 9), 1, y=y)[0]
@@ -245,8 +259,9 @@ def unlisted() -> list:
     "What takes a model, a network or conditions and is in no table."
     known = set(calls(False))
     known |= {'guidance.ClassifierFreeGuidance', 'metrics.bits', 'metrics.quality',
-              'metrics.labels_of', 'solvers.Heun', 'solvers.DPMSolver',
-              'train.train', 'train.Trainer'}         # the last two: in nbs/85_train.ipynb
+              'metrics.labels_of', 'metrics.only', 'metrics.told_labels', 'solvers.Heun',
+              'solvers.DPMSolver', 'train.train',
+              'train.Trainer'}         # the last two: in nbs/85_train.ipynb
     known |= {f'denoiser.{c}' for c in (         # inside every call above
         'StepBack.forward', 'Denoiser.check', 'Denoiser.output', 'Denoiser.moments',
         'Denoiser.p_mean_variance')}
@@ -277,11 +292,15 @@ def compiled(net): return torch.compile(net, backend='eager')
 
 def main():
     faults = [f'{name}: in no table of .ci/labels.py' for name in unlisted()]
-    for image, wrap in ((False, same), (False, nn.DataParallel), (False, compiled), (True, same)):
-        lost, n = dropped(image, wrap)
-        faults += [f'{name} loses the labels ({wrap.__name__})' for name in lost]
+    for image, wrap, vectors in (
+            (False, same, False), (False, nn.DataParallel, False), (False, compiled, False),
+            (True, same, False), (False, same, True), (True, nn.DataParallel, True)):
+        lost, n = dropped(image, wrap, vectors)
+        faults += [f'{name} loses the labels ({wrap.__name__}, vectors: {vectors})'
+                   for name in lost]
         print(f"{n - len(lost)} of {n} calls pass the labels on, "
-              f"{'images' if image else 'points'}, {wrap.__name__}")
+              f"{'images' if image else 'points'}, {wrap.__name__}"
+              + (', vectors' if vectors else ''))
     faults += [f'{name} gives an example the label of another' for name in misplaced()]
     turned = misplaced(1)
     print(f'with labels turned by one, {len(turned)} of 6 comparisons fail')

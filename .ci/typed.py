@@ -11,8 +11,9 @@ from diffnb import (
     Heun, MLP, NoiseSchedule, Schedule, TensorData, UNet, UniPC, adm_flags, bits_per_dim,
     cosine_schedule, ddim_encode, draw, edm_schedule, estimate_bits_per_dim, flow_schedule,
     frechet_distance, from_diffusers, from_guided_diffusion, geometric_schedule, hybrid_loss,
-    linear_schedule, load, load_data, min_snr_loss, q_posterior, q_sample, sample, sampler, save,
-    simple_loss, slerp, timesteps, to_diffusers, train, trajectory, vp_schedule, zero_snr)
+    linear_schedule, load, load_data, min_snr_loss, pull, push, q_posterior, q_sample, sample,
+    sampler, save, simple_loss, slerp, timesteps, to_diffusers, to_onnx, train, trajectory,
+    vp_schedule, zero_snr)
 
 def schedules() -> list[NoiseSchedule]:
     own = Schedule([.1, .2, .3])
@@ -89,7 +90,7 @@ def training(model: Denoiser, folder: Path) -> Denoiser:
     train(model, TensorData('mine', torch.zeros(9, 2)), cpu=True)
     train(model, 'digits')                  # type: ignore[arg-type]
     train(model)                            # type: ignore[call-arg]
-    load_data('digits', image_size='16')    # type: ignore[arg-type]
+    load_data('digits', unreadable='1')     # type: ignore[arg-type]
     print(run.loss)                         # type: ignore[attr-defined]
     save(folder/'mine.safetensors', run.model, step=20)
     save(folder/'mine.safetensors')         # type: ignore[call-arg]
@@ -110,6 +111,9 @@ def measured(model: Denoiser, x0: torch.Tensor) -> float:
 
 def others(folder: Path) -> Denoiser:
     to_diffusers(from_diffusers(folder), folder, size=32)
+    to_diffusers(pull('owner/name'), folder)
+    to_onnx(pull('owner/name'), folder/'a.onnx', shape=(3, 32, 32))
+    print(push(folder, 'owner/name').upper())
     to_diffusers(folder, folder, 32)        # type: ignore[arg-type]
     return from_guided_diffusion('64x64_diffusion.pt', **adm_flags['imagenet64'])
 

@@ -7,6 +7,8 @@ tests the parts. Needs diffusers, azula and denoising-diffusion-pytorch: pip ins
 """
 import argparse, json, math, os, platform, re, statistics, subprocess, sys, tempfile, time
 from collections import defaultdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Callable, NamedTuple
 from unittest.mock import patch
@@ -410,6 +412,87 @@ def benchmark(
     return dict(setting=setting, parameters=parameters, off=off, seconds=times, where=lists,
                 fresh=begun)
 
+
+# What 16 bits and compilation gain
+
+def recipe_network(size:int, examples:int=10_000):  # of colour images -> a U-Net
+    "The network that a command makes for so many images of this size."
+    from types import SimpleNamespace
+    from diffnb.recipe import recipe
+    from diffnb.unet import UNet
+    class Photos(SimpleNamespace):
+        def __len__(self): return examples
+    return UNet(in_channels=3, **recipe(Photos(shape=(3, size, size))).network)
+
+def in_modes(
+    size:int,                   # side of the images
+    batch:int,                  # images at once
+    device='cpu',
+    compiled:bool=False,        # torch.compile, too?
+) -> tuple:                     # {task: {mode: function without arguments}}, parameters
+    "A forward pass and a training step of the recipe's network, in 32 and in 16 bits."
+    net = recipe_network(size).to(device)
+    x = torch.randn(batch, 3, size, size, device=device)
+    t = torch.full((batch,), 500, device=device)
+    nets = dict(eager=net) | (dict(compiled=torch.compile(net)) if compiled else {})
+    def forward(net, half):
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, half): net(x, t)
+    def step(net, half):
+        with torch.autocast(x.device.type, torch.bfloat16, half): loss = net(x, t).square().mean()
+        loss.backward()
+        for p in net.parameters(): p.grad = None
+    def in_both(call):
+        ways = product(nets, {'32 bits': False, 'bf16': True}.items())
+        return {f"{name}, {bits}": partial(call, nets[name], half) for name, (bits, half) in ways}
+    return dict(inference=in_both(forward), training=in_both(step)), parameter_count(net)
+
+def kept_bytes(call) -> int:    # a function without arguments
+    "What one call keeps for its backward pass, weights included: each storage once."
+    seen = {}
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor): call()
+    return sum(seen.values())
+
+def gains(
+    sizes=((32, 8), (64, 4)),   # side of the images, images at once
+    rounds:int=9,               # how often everything is timed
+    threads:int=1,              # processor threads
+    device='cpu',
+    clock:str='cpu',            # seconds of the processor, or 'wall'
+    compiled:bool=False,        # torch.compile, too? It needs a C++ compiler, and minutes
+) -> dict:                      # ready for JSON
+    "For each size: 'parameters', 'batch', 'seconds', 'kept' (bytes for the backward pass)."
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    found = dict(setting=dict(threads=threads, device=str(device), clock=clock,
+                              torch=torch.__version__))
+    for size, batch in sizes:
+        calls, parameters = in_modes(size, batch, device, compiled)
+        kept = {mode: kept_bytes(call) for mode, call in calls['training'].items()
+                if 'eager' in mode}
+        times = {task: interleaved(c, rounds, device, clocks[clock]) for task, c in calls.items()}
+        found[str(size)] = dict(parameters=parameters, batch=batch, seconds=times, kept=kept)
+    return found
+
+def gains_summary(found:dict) -> list:      # of `gains` -> lines
+    "Images a second, and how many times as fast as 32 bits without compilation."
+    lines = []
+    for size in [k for k in found if k != 'setting']:
+        f = found[size]
+        lines.append(f"{size}×{size}, {f['parameters']/1e6:.1f} million parameters, batches of "
+                     f"{f['batch']}")
+        for task, times in f['seconds'].items():
+            for mode, took in times.items():
+                kept = f['kept'].get(mode)
+                memory = f", keeps {kept/1e6:.0f} MB" if kept and task == 'training' else ''
+                lines.append(f"  {task:10s}{mode:20s}{f['batch']/statistics.median(took):8.2f} "
+                             f"images/s, {ratio(times['eager, 32 bits'], took)} times as fast"
+                             f"{memory}")
+    return lines
+
 def main(words:list=None):      # of the command line
     "The benchmark as a command."
     parser = argparse.ArgumentParser(
@@ -427,6 +510,10 @@ def main(words:list=None):      # of the command line
     parser.add_argument('--clock', default='wall', choices=list(clocks),
                         help="seconds that pass, or seconds of the processor")
     parser.add_argument('--out', help="a JSON file; else it is printed")
+    parser.add_argument('--gains', action='store_true',
+                        help="what 16 bits gain, instead of other libraries")
+    parser.add_argument('--compile', action='store_true',
+                        help="with --gains: torch.compile, too; needs a C++ compiler")
     for name in ('report', 'folder'):                   # said by `fresh`
         parser.add_argument(f'--{name}', help=argparse.SUPPRESS)
     a = parser.parse_args(words)
@@ -435,6 +522,12 @@ def main(words:list=None):      # of the command line
     torch.set_num_threads(a.threads)
     if a.report:
         print(json.dumps(report(a.report, a.folder, a.size, a.batch)))
+        return
+    if a.gains:
+        found = gains(rounds=a.rounds, threads=a.threads, device=a.device, clock=a.clock,
+                      compiled=a.compile)
+        if a.out: Path(a.out).write_text(json.dumps(found, indent=1) + '\n')
+        print('\n'.join(gains_summary(found)) if a.out else json.dumps(found))
         return
     found = benchmark(a.width, a.size, a.batch, a.rounds, a.threads, a.device, a.clock,
                       starts=a.starts)

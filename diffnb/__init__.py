@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .pretrained import from_guided_diffusion as from_guided_diffusion
     from .pretrained import from_improved_diffusion as from_improved_diffusion
     from .pretrained import from_diffusers as from_diffusers, to_diffusers as to_diffusers
+    from .hub import push as push, pull as pull
+    from .onnx import to_onnx as to_onnx
     from .likelihood import bits_per_dim as bits_per_dim
     from .likelihood import estimate_bits_per_dim as estimate_bits_per_dim
 else:
@@ -59,6 +61,8 @@ else:
         **_from('adm', 'adm_flags'),
         **_from('pretrained', 'from_guided_diffusion from_improved_diffusion'),
         **_from('pretrained', 'from_diffusers to_diffusers'),
+        **_from('hub', 'push pull'),
+        **_from('onnx', 'to_onnx'),
         **_from('likelihood', 'bits_per_dim estimate_bits_per_dim')}
     __all__ = list(_home)
 

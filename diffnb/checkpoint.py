@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['networks', 'format_version', 'model_file', 'pack_optimizer', 'unpack_optimizer', 'save', 'versions', 'shipped',
-           'find', 'read_meta', 'build', 'build_network', 'check_size', 'load_weights', 'read_part', 'load',
-           'save_network', 'load_network', 'Training', 'load_training', 'slim']
+           'find', 'read_meta', 'build', 'build_network', 'check_size', 'load_weights', 'read_part', 'best_device',
+           'decays_of', 'chosen_weights', 'load', 'save_network', 'load_network', 'lacks', 'Training', 'load_training',
+           'slim']
 
 # %% ../nbs/84_checkpoint.ipynb #2ec6eb33
-import json, math, platform
+import json, math, os, platform
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType, SimpleNamespace
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import torch
 import diffnb
 from .checks import bare, finite
+from .data import as_scale
 from .schedule import rebuild_schedule
 from .denoiser import Denoiser
 from .unet import EncoderUNet, MLP, UNet, labelled
@@ -57,9 +59,10 @@ def save(
     rng:dict=None,           # {name: tensor}: states of random number generators, to resume
     step:int=0,              # training steps done
     config:dict=None,        # training settings, which JSON must be able to hold
-    data:dict=None,          # name, shape, levels, classes of the training data, for JSON
+    data:dict=None,          # `ExampleSet.about()` of the training data, for JSON
     provenance:dict=None,    # command, seed, ...; library versions are added
     state:dict=None,         # what else resuming needs, for JSON
+    averages:dict=None,      # {decay: network}: further averages, which `load` uses when asked
 ):
     "Write a checkpoint atomically. ValueError for what could not be rebuilt; OSError."
     from safetensors.torch import save as to_bytes
@@ -74,6 +77,8 @@ def save(
     data = getattr(model, 'about', None) or None if data is None else data
     parts, packed = dict(net=net.state_dict(), rng=rng or {}, schedule=given), None
     if ema is not None: parts['ema'] = ema if isinstance(ema, dict) else ema.state_dict()
+    for decay, average in (averages or {}).items():
+        parts[f'ema_{decay}'] = average.state_dict()
     if optimizer is not None: parts['optimizer'], packed = pack_optimizer(optimizer)
     tensors = {}
     for p, part in parts.items():
@@ -132,6 +137,11 @@ def read_meta(path) -> dict:   # a file, a run folder or a shipped name -> the J
         if key not in meta: raise ValueError(f"{path}: its 'diffnb' entry lacks {key!r}")
         if not isinstance(meta[key], kind):
             raise ValueError(f"{path}: its {key} cannot be {meta[key]!r:.80}")
+    for key in ('state', 'provenance'):         # an older file may lack them
+        if not isinstance(meta.get(key), (dict, NoneType)):
+            raise ValueError(f"{path}: its {key} cannot be {meta[key]!r:.80}")
+    if meta['clip'] is not None and len(meta['clip']) != 2:
+        raise ValueError(f"{path}: its clip must be two numbers, got {meta['clip']!r:.80}")
     _check_data(path, meta['data'] or {})
     return meta
 
@@ -142,9 +152,13 @@ def _check_data(path, data):
                 shape=isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
                 and len(shape) < 9 and math.prod(shape) < 10**9,
                 levels=data.get('levels') is None or type(data['levels']) is int,
-                classes=isinstance(classes, list) and all(isinstance(c, str) for c in classes))
+                classes=isinstance(classes, list) and all(isinstance(c, str) for c in classes),
+                label_dim=data.get('label_dim') is None or type(data['label_dim']) is int
+                and 0 < data['label_dim'] < 10**6)
     for key, ok in fits.items():
         if not ok: raise ValueError(f"{path}: the {key} of its data cannot be {data[key]!r:.80}")
+    try: as_scale(data.get('scale'), shape[0] if shape else 0)
+    except ValueError as e: raise ValueError(f"{path}: the scale of its data: {e}") from None
 
 # %% ../nbs/84_checkpoint.ipynb #184afa20
 def build(
@@ -214,12 +228,41 @@ def read_part(f, part:str) -> dict:   # open_tensors' handle, prefix -> {name wi
     "All tensors of a file under one prefix."
     return {k[len(part) + 1:]: f.get_tensor(k) for k in f.keys() if k.startswith(f'{part}.')}
 
+# %% ../nbs/84_checkpoint.ipynb #9493487c
+def best_device(
+    cpu:bool=False,   # never use a GPU?
+) -> str:
+    "Where this machine computes fastest: cuda (of several the process's own), else mps, else cpu."
+    if cpu: return 'cpu'
+    if torch.cuda.is_available(): return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return 'mps' if torch.backends.mps.is_available() else 'cpu'
+
 # %% ../nbs/84_checkpoint.ipynb #73260a4b
+def decays_of(meta:dict) -> list:   # what `read_meta` returned
+    "The decays of the averages in a file; the first is that of the one to sample from."
+    found = (meta['config'] or {}).get('ema')
+    if not isinstance(found, list): return [found]
+    return [decay for decay in found if isinstance(decay, float)]
+
+def chosen_weights(
+    path, f,      # the file, and open_tensors' handle
+    meta:dict,    # what `read_meta` returned
+    ema,          # True, False, or the decay of an average
+) -> str:         # the prefix of its tensors
+    "Which weights of a file are meant. ValueError with the decays that it has."
+    averaged = any(k.startswith('ema.') for k in f.keys())
+    if isinstance(ema, bool): return 'ema' if ema and averaged else 'net'
+    if averaged and ema in decays_of(meta):
+        return 'ema' if ema == decays_of(meta)[0] else f'ema_{ema}'
+    there = ', '.join(map(str, decays_of(meta))) if averaged else 'none beside the weights it loads'
+    raise ValueError(f"{path} has no average of decay {ema!r:.80}: it has {there}")
+
+# %% ../nbs/84_checkpoint.ipynb #73561471
 @torch.inference_mode(False)
 def load(
     path,             # a file, a run folder, or a shipped name such as 'digits'
     device='cpu',     # where the model shall live
-    ema:bool=True,    # averaged weights where the file has them; False: the last ones
+    ema=True,         # averaged weights where there are any; False: the last ones; or a decay
 ) -> Denoiser:        # in evaluation mode, no gradients
     "Rebuild a Denoiser from its checkpoint alone. FileNotFoundError; ValueError for a bad file."
     path, meta = find(path), read_meta(path)
@@ -227,8 +270,7 @@ def load(
         raise ValueError(f"{path} holds a network that predicts neither noise nor image, such as "
                          "a classifier: use load_network")
     with open_tensors(path) as f:
-        averaged = ema and any(k.startswith('ema.') for k in f.keys())
-        weights = read_part(f, 'ema' if averaged else 'net')
+        weights = read_part(f, chosen_weights(path, f, meta, ema))
         model = build(meta, read_part(f, 'schedule'), weights)
     return model.to(device).eval().requires_grad_(False)
 
@@ -256,6 +298,23 @@ def load_network(
         sched = rebuild_schedule(read_part(f, 'schedule'))
     return net.to(device).eval().requires_grad_(False), sched
 
+# %% ../nbs/84_checkpoint.ipynb #93123959
+def lacks(path) -> list:   # a file, a run folder or a shipped name -> lines
+    "What a checkpoint does not hold: of an older version, without training, or not a denoiser's."
+    path, meta = find(path), read_meta(path)
+    with open_tensors(path) as f: parts = {k.split('.')[0] for k in f.keys()}
+    data, config, found = meta['data'], meta['config'] or {}, []
+    known = ['name', 'n', 'shape', 'levels', 'classes', 'scale', 'label_dim']
+    if data is None: found.append("the data that it was trained on")
+    else: found += [f"the {key} of its data" for key in known if key not in data]
+    conditional = meta['network'].get('config', {}).get('num_classes')
+    if meta['predicts'] and conditional and 'label_dropout' not in config:
+        found.append("how many labels were withheld in training (label_dropout)")
+    if meta['predicts'] is None: return found
+    if 'ema' not in parts: found.append("two sets of weights, the last ones and their average")
+    if meta['optimizer'] is None: found.append("the optimizer: training cannot go on from it")
+    return found
+
 # %% ../nbs/84_checkpoint.ipynb #02643d8f
 class Training(NamedTuple):
     "A checkpoint's content, for resuming."
@@ -265,6 +324,7 @@ class Training(NamedTuple):
     ema: dict           # {name: tensor}
     optimizer: dict     # for `optimizer.load_state_dict`
     rng: dict           # {name: uint8 tensor}
+    averages: dict = {}     # {decay: {name: tensor}}: further averages
 
 def load_training(path) -> Training:   # a file or a run folder
     "Everything of a training checkpoint. ValueError if it holds a model only."
@@ -276,13 +336,15 @@ def load_training(path) -> Training:   # a file or a run folder
         schedule, net, ema, optimizer, rng = (
             read_part(f, part) for part in ('schedule', 'net', 'ema', 'optimizer', 'rng'))
         state = unpack_optimizer(optimizer, meta['optimizer'])
-    return Training(meta, schedule, net, ema, state, rng)
+        averages = {decay: read_part(f, f'ema_{decay}') for decay in decays_of(meta)[1:]}
+    return Training(meta, schedule, net, ema, state, rng, averages)
 
 def slim(
-    path,    # a training checkpoint
-    out,     # file to write
+    path,        # a training checkpoint
+    out,         # file to write
+    ema=True,    # which weights, as in `load`
 ):
-    "A copy to share, a quarter of the size: only the averaged weights, nothing to resume from."
+    "A copy to share, a quarter of the size: only one set of weights, nothing to resume from."
     meta = read_meta(path)
-    save(out, load(path), step=meta['step'], config=meta['config'], data=meta['data'],
+    save(out, load(path, ema=ema), step=meta['step'], config=meta['config'], data=meta['data'],
          provenance=meta.get('provenance'))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['integers', 'shown', 'whole', 'same_shape', 'finite', 'known', 'floats', 'without_nan', 'as_time', 'own', 'entries',
-           'advise', 'Facts', 'bare', 'facts', 'check_label', 'check_y', 'check_condition', 'check_grid']
+           'advise', 'Facts', 'bare', 'facts', 'told', 'check_label', 'check_y', 'check_condition', 'check_grid']
 
 # %% ../nbs/81_checks.ipynb #6e8f4897
 import math, sys, warnings
@@ -132,13 +132,19 @@ def advise(message:str):
 # %% ../nbs/81_checks.ipynb #96accaa6
 class Facts(NamedTuple):
     "What a network takes, and what is known of the data that it was trained on."
-    stated: bool            # does the network say how many classes it knows?
+    stated: bool            # does the network say which labels it takes?
     num_classes: int|None   # classes of its labels y; None: it takes none
     label_required: bool    # can it not do without: by its config, or as none was ever withheld?
     label_dropout: float|None   # share of the labels withheld in training; None: not known
     classes: tuple          # their names; () if they are not known
     shape: tuple|None       # of an example; None: not known
     levels: int|None        # grey levels; None: not known, or continuous data
+    label_dim: int|None = None   # length of its labels y where they are vectors
+
+    @property
+    def labelled(self) -> bool:
+        "Does it take labels y, classes or vectors?"
+        return self.num_classes is not None or self.label_dim is not None
 
 def bare(net):   # a network, or a wrapper of one
     "The network inside DataParallel, DistributedDataParallel and torch.compile."
@@ -152,10 +158,17 @@ def facts(model) -> Facts:   # a Denoiser, a network, or a wrapper of one
     net = bare(model.net if hasattr(model, 'sched') and hasattr(model, 'net') else model)
     config, about = getattr(net, 'config', None), getattr(model, 'about', {})
     if not isinstance(config, dict): config = {}
-    K, dropout, shape = config.get('num_classes'), about.get('label_dropout'), about.get('shape')
-    required = bool(config.get('label_required')) or (K is not None and dropout == 0)
-    return Facts('num_classes' in config, K, required, dropout, tuple(about.get('classes') or ()),
-                 shape and tuple(shape), about.get('levels'))
+    K, dim = config.get('num_classes'), config.get('label_dim')
+    dropout, shape = about.get('label_dropout'), about.get('shape')
+    takes = K is not None or dim is not None
+    required = bool(config.get('label_required')) or (takes and dropout == 0)
+    return Facts('num_classes' in config or 'label_dim' in config, K, required, dropout,
+                 tuple(about.get('classes') or ()), shape and tuple(shape), about.get('levels'),
+                 dim)
+
+def told(y:torch.Tensor) -> torch.Tensor:   # classes [B], or vectors [B, K] -> bool [B]
+    "Which examples have a label: neither -1 nor a row of NaN."
+    return ~y.isnan().all(1) if y.is_floating_point() else y >= 0
 
 # %% ../nbs/81_checks.ipynb #fe4f15bf
 def check_label(
@@ -164,24 +177,29 @@ def check_label(
     y,              # their labels, or None
 ):
     "ValueError unless y is a label for each of n examples, or None where that is enough."
-    K = known.num_classes or 0
     if y is None and known.label_required:
+        dim, K = known.label_dim, known.num_classes or 0
+        which = f"in 0..{K - 1}" if dim is None else f"of {dim} numbers"
         raise ValueError("this network was trained with labels only: give every image a label y "
-                         f"in 0..{K - 1}")
+                         f"{which}")
     if y is None or not known.stated: return
-    if not K:
+    if not known.labelled:
         raise ValueError("a label y was given to a network that was built without num_classes")
-    check_y(y, n)
+    check_y(y, n, label_dim=known.label_dim)
 
 def check_y(
-    y,               # labels
-    n:int,           # number of examples
-    K:int=None,      # number of classes; None: values are not read, for which a GPU has to wait
+    y,                    # labels
+    n:int,                # number of examples
+    K:int=None,           # number of classes; None: values are not read, as a GPU has to wait
+    label_dim:int=None,   # length of labels that are vectors; None: they are classes
 ):
-    "ValueError unless y is one label for each example, -1 for none."
-    if not isinstance(y, torch.Tensor) or y.shape != (n,) or y.dtype != torch.long:
-        raise ValueError(f"y must be a LongTensor of shape [{n}], one label for each x_t, got "
-                         f"{list(y.shape) if isinstance(y, torch.Tensor) else shown(y)}")
+    "ValueError unless y is one label for each example, -1 for none, or one vector."
+    shape, kind = ((n,), 'LongTensor') if label_dim is None else ((n, label_dim), 'float tensor')
+    tensor = isinstance(y, torch.Tensor)
+    if not (tensor and y.shape == shape
+            and (y.dtype == torch.long if label_dim is None else y.is_floating_point())):
+        raise ValueError(f"y must be a {kind} of shape {list(shape)}, one label for each x_t, got "
+                         f"{list(y.shape) if tensor else shown(y)}")
     if K is None or y.is_meta or not n: return
     first, last = torch.stack(y.aminmax()).tolist()
     if -1 <= first and last < K: return
@@ -195,9 +213,12 @@ def check_condition(
     "ValueError unless the labels y are those of the network. Reads them: a GPU has to wait."
     known, y = facts(model), cond.get('y')
     check_label(known, len(x), y)
-    if y is None or not known.stated: return
-    check_y(y, len(x), known.num_classes)
-    if known.label_required and not y.is_meta and (y == -1).any(): check_label(known, len(x), None)
+    if y is None or not known.stated or y.is_meta: return
+    given = told(y)
+    if known.label_dim is None: check_y(y, len(x), known.num_classes)
+    elif not y[given].isfinite().all():
+        raise ValueError("a label y must be finite numbers, or NaN throughout for none")
+    if known.label_required and not given.all(): check_label(known, len(x), None)
 
 # %% ../nbs/81_checks.ipynb #3a5c8623
 def check_grid(

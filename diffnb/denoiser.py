@@ -152,7 +152,7 @@ class Denoiser(StepBack):
             t = torch.full((len(x_t),), t, dtype=dtype, device=x_t.device)
         if self.sched.clock: t = self.sched.clock(t)
         # most units take x_t as it is, with c_in the int 1
-        output = self.net(x_t if isinstance(c_in, int) else c_in*x_t, t, **cond)
+        output = self.net(x_t if isinstance(c_in, int) else c_in*x_t, t, **cond).to(x_t.dtype)
         parts = 2 if self.variance == 'learned' else 1
         if output.shape != (len(x_t), parts*x_t.shape[1], *x_t.shape[2:]):
             raise ValueError(f"variance {self.variance!r} with x_t {list(x_t.shape)} needs a "

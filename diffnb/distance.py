@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['flat', 'same_dimension', 'energy_distance', 'energy_spread', 'test_power', 'Statistics', 'statistics', 'matrix_root',
-           'frechet_distance_from', 'frechet_distance']
+           'frechet_distance_from', 'frechet_distance', 'mmd', 'polynomial_kernel', 'gaussian_kernel', 'KernelDistance',
+           'kernel_distance', 'cmmd']
 
 # %% ../nbs/82_distance.ipynb #39a78527
 from typing import NamedTuple
+import numpy as np
 import torch
+from torch.nn.functional import normalize
 from .checks import whole, without_nan
 
 # %% ../nbs/82_distance.ipynb #87912820
@@ -108,4 +111,67 @@ def frechet_distance(
     y:torch.Tensor,   # sample [m, ...] of the same dimension
 ) -> float:           # the squared Fréchet distance, in squared units of x
     "Fréchet distance of the Gaussians with the samples' moments (E33); no feature network."
-    return frechet_distance_from(statistics([flat(x)]), statistics([flat(y)]))
+    x, y = flat(x), flat(y)
+    same_dimension(x, y)
+    if len(x) + len(y) < x.shape[1]:        # turned into the space that the points span
+        basis = torch.linalg.qr(torch.cat([x, y]).T).Q
+        x, y = x @ basis, y @ basis
+    return frechet_distance_from(statistics([x]), statistics([y]))
+
+# %% ../nbs/82_distance.ipynb #2b088905
+def mmd(
+    x:torch.Tensor,       # sample [n, ...]
+    y:torch.Tensor,       # sample [m, ...] of the same dimension
+    kernel,               # (a [p, D], b [q, D]) -> [p, q]
+    unbiased:bool=True,   # leave out the pairs of a point with itself?
+) -> float:               # may be negative if unbiased
+    "E k(X,X') + E k(Y,Y') - 2 E k(X,Y), the squared maximum mean discrepancy (Gretton et al.)."
+    x, y = flat(x), flat(y)
+    same_dimension(x, y)
+    def total(a, b): return sum(kernel(part, b).sum() for part in a.split(1024))
+    def within(a):
+        itself = sum(kernel(p, p).diagonal().sum() for p in a.split(64)) if unbiased else 0
+        return (total(a, a) - itself)/(len(a)*(len(a) - unbiased))
+    return (within(x) + within(y) - 2*total(x, y)/(len(x)*len(y))).item()
+
+def polynomial_kernel(a, b):   # [p, D], [q, D] -> [p, q]
+    "(a·b/D + 1)³, the kernel of KID (Bińkowski et al. 2018)."
+    return (a @ b.T/a.shape[1] + 1)**3
+
+def gaussian_kernel(a, b, sigma:float=10.):   # [p, D], [q, D] -> [p, q]
+    "exp(-|a - b|²/2σ²), the kernel of CMMD."
+    return torch.exp(-torch.cdist(a, b)**2/(2*sigma**2))
+
+# %% ../nbs/82_distance.ipynb #82a59c3d
+class KernelDistance(NamedTuple):
+    "An average over subsets of two samples."
+    mean: float             # 0 on average for equal distributions
+    std: float              # over the subsets
+    standard_error: float   # std/√subsets: of the choice of subsets only
+    subsets: int
+    size: int               # points of either sample in a subset
+
+def kernel_distance(
+    x:torch.Tensor,     # features of samples [n, D]
+    y:torch.Tensor,     # of the data [m, D]
+    subsets:int=100,    # to average over
+    size:int=1000,      # of each; at most n and m
+    seed:int=2020,      # of the subsets: torch-fidelity's own
+) -> KernelDistance:    # of Inception's features: KID
+    "The mean of MMD² with (x·y/D + 1)³ over random subsets (Bińkowski et al. 2018)."
+    x, y, draw = flat(x), flat(y), np.random.RandomState(seed)
+    size = min(whole('size', size, 2), len(x), len(y))
+    def some(a): return a[draw.choice(len(a), size, replace=False)]
+    found = torch.tensor([mmd(some(x), some(y), polynomial_kernel)
+                          for _ in range(whole('subsets', subsets, 1))], dtype=torch.float64)
+    std = found.std(correction=0).item()
+    return KernelDistance(found.mean().item(), std, std/subsets**.5, subsets, size)
+
+def cmmd(
+    x:torch.Tensor,      # features of samples [n, D]
+    y:torch.Tensor,      # of the data [m, D]
+    sigma:float=10.,     # width of the kernel
+) -> float:              # at least 0; of CLIP's features: CMMD
+    "1000 MMD² of unit vectors with a Gaussian kernel (Jayasumana et al. 2024)."
+    x, y = (normalize(flat(a), dim=1) for a in (x, y))
+    return 1000*mmd(x, y, lambda a, b: gaussian_kernel(a, b, sigma), unbiased=False)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['hold', 'write_atomic', 'sole_use', 'reading', 'user_path', 'file_size', 'check_promise', 'parse_json', 'read_json',
-           'open_tensors', 'read_array']
+           'open_tensors', 'read_array', 'array_names', 'map_array']
 
 # %% ../nbs/92_files.ipynb #de7834c0
 import json, math, os, secrets, socket, stat, time, zipfile
@@ -170,19 +170,38 @@ def open_tensors(path):   # yields safetensors' handle
         except RuntimeError: handle = safe_open(str(path), 'pt')   # replaced between its two looks
         with handle as f: yield f
 
-def read_array(path):   # -> numpy array
-    "The array of an .npy file, or `arr_0` of an .npz file. ValueError, FileNotFoundError."
-    import numpy as np
-    with reading(path, 'an .npy file, or an .npz file with an array arr_0'):
+def read_array(
+    path,                # an .npy or .npz file
+    name:str='arr_0',    # which array of an .npz file
+):                       # -> numpy array
+    "An array of a file. ValueError, FileNotFoundError; Python objects are never read."
+    with reading(path, f'an .npy file, or an .npz file with an array {name}'):
         size, packed = file_size(path), zipfile.is_zipfile(path)
         if not packed:
-            with open(path, 'rb') as f: return _array(np, f, size)
+            with open(path, 'rb') as f: return _array(f, size)
         with zipfile.ZipFile(path) as z:
-            size = z.getinfo('arr_0.npy').file_size
+            size = z.getinfo(f'{name}.npy').file_size
             check_promise(path, size)
-            with z.open('arr_0.npy') as f: return _array(np, f, size)
+            with z.open(f'{name}.npy') as f: return _array(f, size)
 
-def _array(np, file, size):   # in .npy format, of this size
+def array_names(path) -> list:   # of an .npz file; ValueError, FileNotFoundError
+    "The names of its arrays."
+    with reading(path, 'an .npz file'):
+        file_size(path)
+        with zipfile.ZipFile(path) as z:
+            return [n.removesuffix('.npy') for n in z.namelist() if n.endswith('.npy')]
+
+def map_array(path):   # an .npy file -> numpy array that cannot be written to
+    "Its array, of which only what is used is read from the disk. ValueError, FileNotFoundError."
+    import numpy as np
+    with reading(path, 'an .npy file'):
+        size = file_size(path)
+        with open(path, 'rb') as f: shape, order, dtype = _array_head(f, size)
+        if not math.prod(shape)*dtype.itemsize: raise ValueError(f"an empty array {list(shape)}")
+        return np.memmap(path, dtype, 'r', size - math.prod(shape)*dtype.itemsize, shape, order)
+
+def _array_head(file, size) -> tuple:   # in .npy format, of this size -> shape, order, dtype
+    import numpy as np
     form, start = np.lib.format, file.read(8)
     if start[:6] != form.MAGIC_PREFIX: raise TypeError("it begins with something else")
     head = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
@@ -190,5 +209,9 @@ def _array(np, file, size):   # in .npy format, of this size
     promised, there = math.prod(shape)*dtype.itemsize, size - file.tell()
     if dtype.hasobject: raise ValueError("it holds Python objects, which are not read")
     if promised != there: raise ValueError(f"{there} bytes where its header promises {promised}")
-    flat = np.frombuffer(bytearray(file.read(there)), dtype)
-    return flat.reshape(shape, order='F' if fortran else 'C')
+    return shape, 'F' if fortran else 'C', dtype
+
+def _array(file, size):   # in .npy format, of this size
+    import numpy as np
+    shape, order, dtype = _array_head(file, size)
+    return np.frombuffer(bytearray(file.read()), dtype).reshape(shape, order=order)

@@ -18,7 +18,7 @@ from .oracle import GaussianMixture
 from .denoiser import Denoiser
 from .loss import noisy
 from .data import ExampleSet, batches
-from .unet import check_labels, facts, labelled
+from .unet import check_labels, facts, labelled, told, withheld
 from .train import lr_at
 
 # %% ../nbs/40_guidance.ipynb #aba93344
@@ -35,10 +35,11 @@ def check_y(
     y,                         # labels
     x_t:torch.Tensor,          # what they belong to [B, ...]
     num_classes:int=math.inf,  # how many classes there are
+    label_dim:int=None,        # length of labels that are vectors, a row of NaN for none
 ):
     "ValueError unless y is one label for each example, -1 for none; on a GPU no value is read."
     cpu = isinstance(y, torch.Tensor) and y.device.type == 'cpu'
-    checks.check_y(y, len(x_t), num_classes if cpu else None)
+    checks.check_y(y, len(x_t), num_classes if cpu and label_dim is None else None, label_dim)
 
 def column(v, x):   # [B], [B, ...] -> [B, 1, ...]
     "The numbers v, one for each example, in a shape that broadcasts against x."
@@ -107,10 +108,11 @@ class ClassifierGuidance(Denoiser):
         if not isinstance(t, torch.Tensor): t = torch.full((len(x_t),), t, device=x_t.device)
         if y is None: g = self.log_prob_grad(x_t, t)
         else:
-            check_y(y, x_t)
-            g = self.log_prob_grad(x_t, t, y.clamp(min=0))
+            vectors = isinstance(y, torch.Tensor) and y.ndim == 2
+            check_y(y, x_t, label_dim=y.shape[1] if vectors else None)
+            g = self.log_prob_grad(x_t, t, withheld(y, ~told(y), 0))
         same_shape('the result of log_prob_grad', g, x_t)
-        return self.scale * (g if y is None else torch.where(column(y >= 0, g), g, 0))
+        return self.scale * (g if y is None else torch.where(column(told(y), g), g, 0))
 
     def passed(self, y) -> dict:
         "The label, for a network or an inner guidance that takes one."
@@ -163,11 +165,11 @@ class ClassifierFreeGuidance(Denoiser):
                              f"guidance goes around it), got {type(model).__name__}")
         super().__init__(model.net, model.sched, model.predicts, model.variance, model.clip)
         self.about, known = model.about, facts(model)
-        if known.num_classes is None or known.label_required:
+        if not known.labelled or known.label_required:
             raise ValueError("classifier-free guidance needs a network that takes labels and was "
                              "trained without some of them, too (diffnb_train --conditional "
                              "--label_dropout 0.2)")
-        self.num_classes = known.num_classes
+        self.num_classes, self.label_dim = known.num_classes, known.label_dim
         lo, hi = (0, self.sched.end) if interval is None else interval
         self.interval = finite('interval', lo, 0, hi), finite('interval', hi, lo, self.sched.end)
         self.model, self.scale = model, finite('the guidance scale', scale, 0)
@@ -175,16 +177,17 @@ class ClassifierFreeGuidance(Denoiser):
 
     def output(
         self, x_t, t, c_in,     # as in Denoiser
-        y:torch.Tensor=None,    # LongTensor [B], -1 for no guidance of that example
+        y:torch.Tensor=None,    # LongTensor [B], -1 for no guidance of that example; or vectors
         **cond,                 # to the network
     ) -> tuple:
         "The guided output, and o of the conditional half."
-        check_y(y, x_t, self.num_classes)
+        check_y(y, x_t, self.num_classes, self.label_dim)
         inside = (self.interval[0] <= t) & (t <= self.interval[1])
         if self.scale == 1 or not (isinstance(inside, torch.Tensor) or inside):
             return self.model.output(x_t, t, c_in, y=y, **cond)
         def twice(v): return torch.cat([v, v]) if isinstance(v, torch.Tensor) and v.ndim else v
-        both, more = torch.cat([y, torch.full_like(y, -1)]), {k: twice(v) for k, v in cond.items()}
+        both = torch.cat([y, withheld(y, told(y))])
+        more = {k: twice(v) for k, v in cond.items()}
         output, o = self.model.output(twice(x_t), twice(t), twice(c_in), y=both, **more)
         conditional, unconditional = output.chunk(2)
         scale = self.scale

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['colors', 'role_color', 'curve', 'label', 'panels', 'cloud', 'show_images', 'filmstrip', 'diagram', 'image_grid',
-           'png', 'picture', 'class_rows', 'loss_picture']
+           'png', 'as_images', 'signal_grid', 'picture', 'class_rows', 'loss_picture']
 
 # %% ../nbs/80_plot.ipynb #7ddeef7f
 import io, math
@@ -191,16 +191,39 @@ def png(
     return buffer.getvalue()
 
 # %% ../nbs/80_plot.ipynb #a97ee4b9
+def as_images(
+    x,      # images [N, C, H, W] or volumes [N, C, D, H, W], any values
+):          # [N, 1 or 3, H, W]
+    "The middle slice of a volume; channels side by side, unless there are three as of colours."
+    if x.ndim == 5: x = x[:, :, x.shape[2]//2]
+    return x if x.shape[1] in (1, 3) else torch.cat(x.split(1, dim=1), dim=-1)
+
+def signal_grid(
+    x,              # signals [N, C, L]
+    most:int=16,    # how many are drawn, evenly spread
+) -> bytes:         # a PNG file
+    "Signals as a grid of curves, one axis for all; a channel is fainter than the one before."
+    from matplotlib.figure import Figure
+    x = x[torch.arange(min(most, len(x)))*len(x)//min(most, len(x))].cpu()
+    side = math.ceil(len(x)**.5)
+    figure = Figure(figsize=(2.2*side, 1.3*side), layout='constrained')
+    axes = figure.subplots(side, side, sharex=True, sharey=True, squeeze=False).flat
+    for ax, signal in zip(axes, x):
+        for k, channel in enumerate(signal):
+            curve(ax, range(len(channel)), channel, 'prediction', lw=1, alpha=1 - k/len(signal))
+    return png(figure.savefig)
+
 def picture(
-    x,              # samples: images [N, C, H, W] or points [N, 2]
+    x,              # samples: images, signals or volumes [N, C, ...], or points [N, 2]
     data=None,      # points [M, 2], drawn below the samples
     ncol=None,      # as in `image_grid`
 ) -> bytes:         # a PNG file
-    "Samples as a picture: images as a grid, points of the plane as a cloud."
-    if x.ndim == 4: return image_grid(x, ncol)
+    "Samples as a picture: images and slices as a grid, signals as curves, points as a cloud."
+    if x.ndim in (4, 5): return image_grid(as_images(x), ncol)
+    if x.ndim == 3: return signal_grid(x)
     if x.ndim != 2 or x.shape[1] != 2:
-        raise ValueError("a picture needs images [N, C, H, W] or points [N, 2], "
-                         f"got {list(x.shape)}")
+        raise ValueError("a picture needs images [N, C, H, W], signals [N, C, L], volumes "
+                         f"[N, C, D, H, W] or points [N, 2], got {list(x.shape)}")
     from matplotlib.figure import Figure
     figure = Figure(figsize=(5, 5), layout='constrained')
     ax = figure.subplots()

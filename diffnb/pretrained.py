@@ -5,24 +5,28 @@
 # %% auto #0
 __all__ = ['adm_ends', 'adm_parts', 'no_matter', 'switches', 'lists', 'unet2d_must', 'unet2d_defaults', 'unet2d_kinds',
            'diffusers_ends', 'diffusers_parts', 'beta_schedules', 'predictions', 'variances', 'scheduler_defaults',
-           'scheduler_kinds', 'beta_schedulers', 'unpickled', 'read_weights', 'split_name', 'published_names',
-           'adm_names', 'fill', 'heads_inside', 'adm_facts', 'flag_value', 'parse_flags', 'known_flags',
-           'from_guided_diffusion', 'from_improved_diffusion', 'classifier_from_guided_diffusion', 'is_number',
-           'must_be', 'diffusers_names', 'unet2d_config', 'scheduler_choices', 'from_diffusers', 'turned',
-           'to_diffusers']
+           'scheduler_kinds', 'beta_schedulers', 'flow_schedulers', 'edm_schedulers', 'scheduler_extras',
+           'halved_pipeline', 'unpickled', 'read_weights', 'split_name', 'published_names', 'adm_names', 'fill',
+           'heads_inside', 'adm_facts', 'flag_value', 'parse_flags', 'known_flags', 'from_guided_diffusion',
+           'from_improved_diffusion', 'classifier_from_guided_diffusion', 'is_number', 'must_be', 'diffusers_names',
+           'unet2d_config', 'scheduler_choices', 'from_diffusers', 'found_folder', 'is_diffusers', 'load_any', 'turned',
+           'scaled_betas', 'retimed', 'scheduler_for', 'to_diffusers']
 
 # %% ../nbs/87_pretrained.ipynb #02f7cc99
-import json, math, pickle, shlex, zipfile
+import json, math, pickle, re, shlex, zipfile
 from inspect import signature
 import torch
-from .checks import known, whole
-from .schedule import Schedule, cosine_schedule, linear_schedule, zero_snr
-from .denoiser import Denoiser
+from .checks import advise, bare, facts, known, whole
+from .schedule import (
+    EDMSchedule, FlowSchedule, Schedule, cosine_schedule, edm_schedule, flow_schedule,
+    linear_schedule, rebuild_schedule, zero_snr)
+from .denoiser import Denoiser, sigma_data
 from .unet import EncoderUNet, UNet
 from .data import check_image_size
-from .checkpoint import check_size
+from .checkpoint import _check_data, check_size, load
 from .files import (
-    check_promise, file_size, open_tensors, read_json, reading, user_path, write_atomic)
+    check_promise, file_size, open_tensors, parse_json, read_json, reading, user_path,
+    write_atomic)
 from .adm import (
     AdmFlags, ClassifierFlags, adm_classifier_config, adm_config, levels_of)
 
@@ -446,6 +450,44 @@ scheduler_kinds = dict(
 beta_schedulers = ('DDPM', 'DDIM', 'PNDM', 'LMSDiscrete', 'EulerDiscrete', 'EulerAncestralDiscrete',
                    'HeunDiscrete', 'DPMSolverMultistep', 'DPMSolverSinglestep', 'DEISMultistep',
                    'UniPCMultistep')
+flow_schedulers = ('FlowMatchEulerDiscrete', 'FlowMatchHeunDiscrete', 'FlowMatchLCM')
+edm_schedulers = ('EDMEuler', 'EDMDPMSolverMultistep')
+
+# %% ../nbs/87_pretrained.ipynb #0e943436
+def _own_settings(c, need):
+    "Variance and clipping, which a scheduler without them keeps for us under names of our own."
+    variance, clip = c.get('_variance', 'small'), c.get('_clip')
+    need('_variance', variance in ('small', 'large'), 'small or large')
+    need('_clip', clip is None or _numbers(clip) and len(clip) == 2, 'null or two numbers')
+    return variance, clip and tuple(map(float, clip))
+
+def _flow_choices(c, name, learned, need):
+    "The diffusion of a flow matching scheduler, or of a solver with use_flow_sigmas."
+    matching = name in flow_schedulers
+    kinds = dict(flow_prediction='flow', sample='x0', epsilon='eps')
+    need('prediction_type', matching or c['prediction_type'] in kinds, f"one of {', '.join(kinds)}")
+    key = 'shift' if matching else 'flow_shift'
+    shift = c.get(key, 1.)
+    need(key, is_number(shift) and shift > 0, 'a positive number')
+    need('invert_sigmas', not c.get('invert_sigmas'), 'false')
+    need('_class_name', not learned, "one with betas, as this network predicts its variance")
+    if c.get('use_dynamic_shifting'):
+        shift = 1.
+        advise("the shift of this flow depends on the pipeline (use_dynamic_shifting): loaded "
+               "without; give use_dynamic_shifting=False and shift=... to choose one")
+    predicts = 'flow' if matching else kinds[c['prediction_type']]
+    return flow_schedule(shift), predicts, *_own_settings(c, need)
+
+def _edm_choices(c, learned, need):
+    "The diffusion of an EDM scheduler."
+    end = c.get('sigma_max', 80.)
+    need('sigma_max', is_number(end), 'a number')
+    need('sigma_data', c.get('sigma_data', sigma_data) == sigma_data,
+         f"{sigma_data}, the standard deviation of the data that the unit edm is made for")
+    need('prediction_type', c['prediction_type'] in ('epsilon', 'v_prediction'),
+         "epsilon or v_prediction")
+    need('_class_name', not learned, "one with betas, as this network predicts its variance")
+    return edm_schedule(end), 'edm', *_own_settings(c, need)
 
 # %% ../nbs/87_pretrained.ipynb #07d69941
 def scheduler_choices(
@@ -457,39 +499,50 @@ def scheduler_choices(
     if c.get('variance_type') is None:
         c['variance_type'] = 'learned_range' if learned else 'fixed_small'
     def need(key, ok, what): must_be('scheduler_config.json', c, key, ok, what)
+    name = str(c.get('_class_name') or 'DDPM').removesuffix('Scheduler')
+    known_here = (*beta_schedulers, *flow_schedulers, *edm_schedulers)
+    need('_class_name', name in known_here, f"one of {', '.join(known_here)}")
     for key, (what, fits) in scheduler_kinds.items(): need(key, fits(c[key]), what)
+    need('thresholding', not c.get('thresholding'), 'false')
+    if name in flow_schedulers or c.get('use_flow_sigmas'):
+        return _flow_choices(c, name, learned, need)
+    if name in edm_schedulers: return _edm_choices(c, learned, need)
+    return _chain_choices(c, learned, need)
+
+def _chain_choices(c, learned, need):
+    "The diffusion of a scheduler with betas."
     for key, table in dict(beta_schedule=beta_schedules, prediction_type=predictions,
                            variance_type=variances).items():
         need(key, c[key] in [*table], f"one of {', '.join(table)}")
-    name = str(c.get('_class_name') or 'DDPM').removesuffix('Scheduler')
-    need('_class_name', name in beta_schedulers,
-         f"a scheduler with betas ({', '.join(beta_schedulers)})")
-    need('thresholding', not c.get('thresholding'), 'false')
-    zero = c.get('rescale_betas_zero_snr')
+    need('timestep_type', c.get('timestep_type', 'discrete') == 'discrete', "'discrete'")
+    zero, scale = c.get('rescale_betas_zero_snr'), c.get('_data_scale', 1)
     need('prediction_type', not zero or c['prediction_type'] != 'epsilon',
          "sample or v_prediction with rescale_betas_zero_snr, as no image is left at the end")
     need('variance_type', (c['variance_type'] == 'learned_range') == learned,
          "learned_range for a network with twice as many outputs as inputs" if learned else
          "a fixed one for a network with just as many outputs as inputs")
+    doubled = scale == 1/sigma_data and c['prediction_type'] == 'v_prediction'
+    need('_data_scale', scale == 1 or doubled, f"1, or {1/sigma_data} with v_prediction")
     if c['trained_betas'] is not None: sched = Schedule(c['trained_betas'])
     else:
         make = beta_schedules[c['beta_schedule']]
         sched = make(c['num_train_timesteps'], c['beta_start'], c['beta_end'])
     if zero: sched = zero_snr(sched)
-    bound = float(c['clip_sample_range'])
-    return (sched, predictions[c['prediction_type']], variances[c['variance_type']],
-            (-bound, bound) if c['clip_sample'] else None)
+    bound = float(c['clip_sample_range'])/scale
+    variance, clip = variances[c['variance_type']], (-bound, bound) if c['clip_sample'] else None
+    if scale == 1: return sched, predictions[c['prediction_type']], variance, clip
+    return rebuild_schedule(dict(beta=scaled_betas(sched.a, sched.b, scale))), 'edm', variance, clip
 
 # %% ../nbs/87_pretrained.ipynb #05e4dd2d
 def _first_file(*paths): return next((path for path in paths if path.is_file()), None)
 
 def from_diffusers(
-    folder,         # of a UNet2DModel, or of a pipeline with unet/ (and scheduler/)
+    folder,         # of a UNet2DModel or a pipeline; or a published name, which is downloaded
     **scheduler,    # settings in the words of scheduler_config.json, instead of the file's
 ) -> Denoiser:      # in evaluation mode, no gradients; ValueError naming what does not fit
-    "A DDPM from a diffusers folder; FileNotFoundError if it holds none (E16)."
-    known_flags(scheduler, [*scheduler_defaults, 'variance_type'])
-    folder = user_path(folder)
+    "A diffusion model of the diffusers library; FileNotFoundError if there is none (E16)."
+    known_flags(scheduler, [*scheduler_defaults, *scheduler_extras])
+    folder = found_folder(folder)
     inner = folder/'unet' if (folder/'unet').is_dir() else folder
     if not (inner/'config.json').is_file():
         raise FileNotFoundError(f"{inner} holds no config.json: is it the folder of a UNet2DModel, "
@@ -500,9 +553,58 @@ def from_diffusers(
     c, state = read_json(inner/'config.json'), read_weights(weights)
     name = 'scheduler_config.json'
     found = _first_file(folder/'scheduler'/name, folder/name)
-    given = (read_json(found) if found else {}) | scheduler
+    given = (_scheduler_json(found) if found else {}) | scheduler
     with reading(folder, 'a folder of diffusers that can be used'):
-        return _pipeline(c, state, given, str(weights)).eval().requires_grad_(False)
+        model = _pipeline(c, state, given, str(weights)).eval().requires_grad_(False)
+        model.about = _about_data(inner/'config.json', c)
+        return model
+
+# %% ../nbs/87_pretrained.ipynb #3d046434
+scheduler_extras = ('variance_type', '_class_name', 'shift', 'flow_shift', 'use_flow_sigmas',
+                    'use_dynamic_shifting', 'sigma_max', 'rescale_betas_zero_snr')
+
+def found_folder(name):   # a folder, or the name of a published model, 'owner/name' -> Path
+    "Where a diffusers model lies; a published one is downloaded once. FileNotFoundError."
+    path, owner = user_path(name), re.fullmatch(r'(hf:)?([\w.-]+/[\w.-]+)', str(name))
+    if path.exists() or not owner: return path
+    from diffnb.hub import fetched
+    return fetched(owner[2], beside=path)
+
+def is_diffusers(name) -> bool:   # a path
+    "Is it a folder that diffusers wrote?"
+    path = user_path(name)
+    return (path/'unet'/'config.json').is_file() or (path/'config.json').is_file()
+
+def load_any(
+    name,             # a run folder, a file, a shipped name, a diffusers folder, or 'hf:owner/name'
+    device='cpu',     # where the model shall live
+) -> Denoiser:        # FileNotFoundError; ValueError for a bad file
+    "A model from wherever it is: one of our checkpoints, or one of diffusers."
+    if str(name).startswith('hf:'):
+        from diffnb.hub import fetched
+        name = fetched(str(name)[3:])
+    if is_diffusers(name): return from_diffusers(name).to(device)
+    return load(name, device)
+
+def _scheduler_json(path):
+    "scheduler_config.json, in which DPM-Solver's default lambda_min_clipped is no JSON."
+    with reading(path, 'a JSON file'):
+        if file_size(path) > 10**8: raise ValueError(f"{path} is too long for settings")
+        text = path.read_bytes().replace(b'"lambda_min_clipped": -Infinity',
+                                         b'"lambda_min_clipped": null')
+        return parse_json(text, path)
+
+def _about_data(path, c):
+    "What a UNet2DModel says about its data: their shape, and what `to_diffusers` wrote."
+    size = c.get('sample_size')
+    sides = [size, size] if isinstance(size, int) else size
+    fits = _numbers(sides) and len(sides) == 2 and all(type(n) is int and n > 0 for n in sides)
+    about = c.get('_about') if isinstance(c.get('_about'), dict) else {}
+    if fits: about = dict(shape=[c.get('in_channels', 3), *sides], levels=256) | about
+    _check_data(path, about)
+    if not is_number(about.get('label_dropout', 0)):
+        raise ValueError(f"{path}: label_dropout must be a number")
+    return about
 
 def _pipeline(c, state, given, what):
     "A Denoiser from the settings of a UNet2DModel, its weights, and those of a scheduler."
@@ -513,11 +615,21 @@ def _pipeline(c, state, given, what):
     if first in state and not c.get('flip_sin_to_cos', True):   # sines first: ours has them last
         state[first] = torch.cat(state[first].chunk(2, dim=1)[::-1], dim=1)
     config = unet2d_config(c)
+    channels, learned = config['in_channels'], config['out_channels'] == 2*config['in_channels']
+    sched, predicts, variance, clip = scheduler_choices(given, learned)
+    if not isinstance(sched, Schedule): config['time_offset'] = 0
+    if isinstance(sched, FlowSchedule):
+        config['time_scale'] = given.get('num_train_timesteps', 1000)
+    classes = state.get('class_embedding.weight')
+    if config['num_classes'] and classes is not None and not classes[-1:].any():
+        state['class_embedding.weight'] = classes[:-1]          # a last row of zeros is no label
+        config |= dict(num_classes=config['num_classes'] - 1, label_required=False)
     check_size(config, state)
     with torch.device('meta'): net = UNet(**config)
     fill(net, diffusers_names(net), state, what)
-    learned = net.config['out_channels'] == 2*net.config['in_channels']
-    return Denoiser(net, *scheduler_choices(given, learned))
+    if predicts == 'edm' and given.get('prediction_type') == 'v_prediction':
+        for v in net.out[2].state_dict().values(): v[:channels] *= -1
+    return Denoiser(net, sched, predicts, variance, clip)
 
 # %% ../nbs/87_pretrained.ipynb #d018bd68
 def turned(
@@ -533,32 +645,71 @@ def turned(
     on_cos, on_sin = first.double().chunk(2, dim=1)
     return torch.cat([on_cos*cos + on_sin*sin, on_sin*cos - on_cos*sin], dim=1).to(first.dtype)
 
+# %% ../nbs/87_pretrained.ipynb #55f5c6a6
+def scaled_betas(
+    a, b,         # signal and noise at t = 0..T, float64 tensors
+    k:float,      # 1/2: the same x_t, seen as made of data twice as large
+) -> torch.Tensor:   # [T]
+    "Betas of the chain whose signal to noise ratio a/b is k times as large."
+    alpha_bar = (k*a)**2/((k*a)**2 + b**2)
+    return 1 - alpha_bar[1:]/alpha_bar[:-1]
+
+# %% ../nbs/87_pretrained.ipynb #b0590513
+def retimed(
+    weight:torch.Tensor, bias:torch.Tensor,   # of the layer behind the embedding, [*, dim], [*]
+    given:torch.Tensor, wanted:torch.Tensor,  # times [N] that are embedded, and those it should see
+    freq_shift:int=0,                         # as in timestep_embedding
+) -> tuple:                                   # weight, bias; ValueError if there is none
+    "The layer that does to the embeddings of given times what this does to those of wanted ones."
+    d = (wanted - given)[0].item()
+    if torch.equal(wanted - given, torch.full_like(given, d)):
+        return turned(weight, d, freq_shift), bias
+    half = weight.shape[1]//2
+    omega = 10000 ** (-torch.arange(half, dtype=torch.float64)/(half - freq_shift))
+    def embed(t, omega): return torch.cat([(t[:, None]*omega).cos(), (t[:, None]*omega).sin()], 1)
+    slow = omega*given.abs().max() <= 20        # faster ones would only add rounding
+    features = torch.cat([embed(given, omega[slow]), torch.ones(len(given), 1).double()], 1)
+    target = embed(wanted, omega) @ weight.double().T
+    # gelsd: least squares of features that hardly differ
+    found = torch.linalg.lstsq(features, target, rcond=1e-7, driver='gelsd').solution
+    if not (features @ found - target).abs().max() <= 1e-5*target.abs().max():
+        raise ValueError("this model has no counterpart in diffusers: its network is given times "
+                         f"{wanted[0]:.3g}..{wanted[-1]:.3g}, and theirs {given[0]:.3g}.."
+                         f"{given[-1]:.3g}: train it with time_scale=1000 if times are real")
+    full = torch.zeros_like(weight, dtype=torch.float64)
+    full[:, slow.repeat(2)] = found[:-1].T
+    return full.to(weight.dtype), bias + found[-1].to(bias.dtype)
+
 # %% ../nbs/87_pretrained.ipynb #44ee09b6
-def _must_fit(model):
+def _need(ok, why):
+    if not ok: raise ValueError(f"this model has no counterpart in diffusers: {why}")
+
+def _must_fit(model, size):
     "The config of a UNet that diffusers can express, with its head_dim; ValueError otherwise."
     if not isinstance(model, Denoiser):
         raise ValueError(f"a Denoiser can be written for diffusers, got {type(model).__name__}")
-    def need(ok, why):
-        if not ok: raise ValueError(f"this model has no counterpart in diffusers: {why}")
-    need(type(model.net) is UNet, f"its network is a {type(model.net).__name__}, not a UNet")
-    need('beta' in model.sched.given, "its noise schedule is not given by betas")
-    need(model.predicts in predictions.values(),
-         f"it predicts {model.predicts}, not {', '.join(predictions.values())}")
-    need(model.clip is None or model.clip[0] == -model.clip[1],
-         f"it clips to {model.clip}, not to an interval around 0")
-    c = model.net.config
-    for key, value in dict(rescale=False, picture_channels=0, time_scale=1).items():
-        need(c[key] == value, f"{key} is {c[key]}, and must be {value}")
-    need((model.variance == 'learned') == (c['out_channels'] == 2*c['in_channels']),
-         f"its variance is {model.variance!r}, with {c['out_channels']} outputs for "
-         f"{c['in_channels']} channels")
-    need(c['resample'] != 'pool', "resample is 'pool', and must be 'conv' or 'block'")
-    need(c['mults'][0] == 1, f"the first of mults is {c['mults'][0]}, and must be 1")
+    net = bare(model.net)
+    _need(type(net) is UNet, f"its network is a {type(net).__name__}, not a UNet")
+    _need(model.clip is None or model.clip[0] == -model.clip[1],
+          f"it clips to {model.clip}, not to an interval around 0")
+    c = net.config | dict(label_required=facts(model).label_required)
+    for key, value in dict(rescale=False, picture_channels=0, dims=2, label_dim=None).items():
+        _need(c.get(key, value) == value, f"{key} is {c.get(key)}, and must be {value}")
+    _need((model.variance == 'learned') == (c['out_channels'] == 2*c['in_channels']),
+          f"its variance is {model.variance!r}, with {c['out_channels']} outputs for "
+          f"{c['in_channels']} channels")
+    coarse = 2**(len(c['mults']) - 1)
+    _need(c['resample'] != 'pool' or not any(n % coarse for n in size),
+          f"resample is 'pool', and the size {size} is no multiple of {coarse}")
+    first = c['mults'][0]
+    _need(first == int(first) and (first == 1 or c['freq_shift'] == 0),
+          f"the first of mults is {first}, and must be 1")
     if c['head_channels'] or c['heads'] == 1: return c | dict(head_dim=c['head_channels'])
     levels = [*c['attention'], -1] if c['middle_attention'] else c['attention']
     widths = sorted({int(c['channels']*c['mults'][level]) for level in levels})
-    need(len(widths) < 2,
-         f"{c['heads']} heads at the widths {widths}, where one width of a head must serve all")
+    _need(len(widths) < 2,
+          f"{c['heads']} heads at the widths {widths}, where one width of a head must serve all: "
+          "train with head_channels instead of heads")
     return c | dict(head_dim=widths[0]//c['heads'] if widths else None)
 
 # %% ../nbs/87_pretrained.ipynb #cac1e357
@@ -572,7 +723,8 @@ def _unet2d_json(c, size):
     if classes is not None and not c['label_required']: classes += 1   # the last: no label
     resize = 'resnet' if resnet else 'conv'
     return dict(
-        _class_name='UNet2DModel', sample_size=size, in_channels=c['in_channels'],
+        _class_name='UNet2DModel', sample_size=size[0] if size[0] == size[1] else size,
+        in_channels=c['in_channels'],
         out_channels=c['out_channels'], layers_per_block=c['blocks'],
         block_out_channels=[int(c['channels']*m) for m in c['mults']],
         down_block_types=[kind(i, 'Down') for i in levels],
@@ -586,50 +738,139 @@ def _unet2d_json(c, size):
         time_embedding_type='positional', flip_sin_to_cos=True, freq_shift=c['freq_shift'],
         center_input_sample=False)
 
-def _betas_json(sched):
+def _betas_json(beta):
     "The betas of a schedule, by name if they have one."
-    beta = sched.beta[1:]
     start, end = beta[0].item(), beta[-1].item()
-    if torch.equal(torch.linspace(start, end, sched.T, dtype=beta.dtype), beta):
+    if torch.equal(torch.linspace(start, end, len(beta), dtype=beta.dtype), beta):
         return dict(beta_schedule='linear', beta_start=start, beta_end=end)
-    if torch.equal(cosine_schedule(sched.T).beta, sched.beta):
+    if torch.equal(cosine_schedule(len(beta)).beta[1:], beta):
         return dict(beta_schedule='squaredcos_cap_v2')
     return dict(trained_betas=beta.tolist())
 
-def _scheduler_json(model):
-    "scheduler_config.json of a DDPMScheduler."
-    def back(table, value): return next(k for k, v in table.items() if v == value)
-    return dict(
-        _class_name='DDPMScheduler', num_train_timesteps=model.sched.T, **_betas_json(model.sched),
-        prediction_type=back(predictions, model.predicts),
-        variance_type=back(variances, model.variance), clip_sample=model.clip is not None,
-        clip_sample_range=1. if model.clip is None else model.clip[1], timestep_spacing='trailing')
+def _key(table, value): return next(k for k, v in table.items() if v == value)
+
+# %% ../nbs/87_pretrained.ipynb #42379ca8
+def scheduler_for(
+    model:Denoiser,   # ValueError if diffusers has none for its unit and schedule
+) -> tuple:           # settings; the times [N] that a network is given there, and here
+    "A scheduler of diffusers, as scheduler_config.json has it."
+    sched, predicts, clip = model.sched, model.predicts, model.clip
+    own = dict(_variance=model.variance, _clip=clip)      # what these schedulers do not know
+    if isinstance(sched, EDMSchedule) and predicts == 'edm':
+        t = torch.linspace(.002**(1/7), sched.end**(1/7), 1000, dtype=torch.float64)**7
+        _need(model.variance != 'learned', "EDM's schedulers take no learned variance")
+        return dict(_class_name='EDMEulerScheduler', sigma_max=sched.end, sigma_data=sigma_data,
+                    **own), sched.clock(t), sched.clock(t)
+    if isinstance(sched, FlowSchedule) and predicts in ('flow', 'x0', 'eps'):
+        _need(model.variance != 'learned', "flow matching takes no learned variance")
+        scale = bare(model.net).config['time_scale']
+        T = int(scale) if 1 < scale == int(scale) else 1000
+        t = torch.arange(1, 1001, dtype=torch.float64)/1000
+        return _flow_json(sched, predicts) | dict(num_train_timesteps=T) | own, T*t, t
+    chain = isinstance(sched, Schedule)
+    t = torch.arange(sched.T + 1) if chain else torch.arange(1001).double()/1000*sched.end
+    a, b = sched.ab(t)
+    keeps, scale = bool(((a**2 + b**2 - 1).abs() < 1e-9).all()), 1
+    if predicts == 'edm': scale = 1/sigma_data
+    else:
+        _need(predicts in predictions.values() and keeps,
+              f"it has no scheduler for a network that predicts {predicts} on this schedule: "
+              "choose eps, x0 or v on betas, edm, or flow on the flow schedule")
+    exact = scale == 1 and chain and 'beta' in sched.given
+    beta = sched.beta[1:] if exact else scaled_betas(a, b, 1/scale)
+    settings = dict(_class_name='DDPMScheduler', num_train_timesteps=len(beta), **_betas_json(beta),
+                    prediction_type=_key(predictions, 'v' if predicts == 'edm' else predicts),
+                    variance_type=_key(variances, model.variance), clip_sample=clip is not None,
+                    clip_sample_range=(1. if clip is None else clip[1])*scale,
+                    # their last step adds noise of a large variance unless it starts at time 0
+                    timestep_spacing='trailing' if model.variance == 'small' else 'linspace')
+    if scale != 1: settings['_data_scale'] = scale
+    return settings, torch.arange(len(beta)).double(), t[1:].double()
+
+def _flow_json(sched, predicts):
+    if predicts == 'flow':
+        return dict(_class_name='FlowMatchEulerDiscreteScheduler', shift=sched.shift)
+    return dict(_class_name='DPMSolverMultistepScheduler', use_flow_sigmas=True,
+                flow_shift=sched.shift, prediction_type=_key(predictions, predicts))
+
+# %% ../nbs/87_pretrained.ipynb #98196d2f
+def _as_published(c, own):
+    "Config and weights of an equal network: the first of mults is 1, changes of size convolve."
+    k, C, emb = int(c['mults'][0]), c['channels'], 4*c['channels']
+    new = c | dict(channels=k*C, mults=[m/k for m in c['mults']])
+    if c['resample'] == 'pool': new |= dict(resample='conv', down_padding=1)
+    with torch.device('meta'): net = UNet(**{key: v for key, v in new.items() if key != 'head_dim'})
+    state = {}
+    for key, like in net.state_dict().items():
+        v, full = own.get(key), torch.zeros(like.shape)
+        if v is None and key.startswith('down'):               # the mean of four pixels
+            if full.ndim > 1: full[range(len(full)), range(len(full)), 1:, 1:] = .25
+        elif v is None:
+            if full.ndim > 1: full[range(len(full)), range(len(full)), 1, 1] = 1
+        elif key == 'time.0.weight':                           # every k-th of more speeds
+            full[:emb, ::k] = v
+        else: full[tuple(map(slice, v.shape))] = v             # more of an embedding, not used
+        state[key] = full
+    return new, net, state
+
+def _unet2d_weights(model, c, given, wanted):
+    "Config and weights of a UNet2DModel."
+    own = {k: v.detach().cpu().float() for k, v in bare(model.net).state_dict().items()}
+    own['time.0.weight'], own['time.0.bias'] = retimed(
+        own['time.0.weight'], own['time.0.bias'], given,
+        (wanted + c['time_offset'])*c['time_scale'], c['freq_shift'])
+    if model.predicts == 'edm' and not isinstance(model.sched, EDMSchedule):    # -v
+        for key in ('out.2.weight', 'out.2.bias'):
+            own[key] = torch.cat([-own[key][:c['in_channels']], own[key][c['in_channels']:]])
+    c, net, own = _as_published(c, own)
+    if c['num_classes'] and not c['label_required']:   # one more row, for no label
+        labels = own['label.weight']
+        own['label.weight'] = torch.cat([labels, torch.zeros_like(labels[:1])])
+    state = {}
+    for key, theirs in diffusers_names(net).items():
+        linear = len(theirs) == 3 or '.proj.' in key   # here a convolution of width 1
+        for k, v in zip(theirs, own[key].chunk(len(theirs))):
+            state[k] = (v.flatten(1) if linear and v.ndim > 1 else v).contiguous()
+    return c, state
 
 # %% ../nbs/87_pretrained.ipynb #60dac98a
 def to_diffusers(
     model:Denoiser,   # of a UNet; ValueError saying why, if diffusers cannot express it
     folder,           # to write to; made if it is not there
-    size:int,         # side of the images, which diffusers' pipelines want to know
+    size=None,        # side of the images, or (height, width); None: those it was trained on
 ):
     "Write a pipeline folder for diffusers: unet/, scheduler/, model_index.json."
     from safetensors.torch import save as to_bytes
-    c, folder = _must_fit(model), user_path(folder)
-    own = {k: v.detach().cpu().float() for k, v in model.net.state_dict().items()}
-    own['time.0.weight'] = turned(own['time.0.weight'], 1 + c['time_offset'], c['freq_shift'])
-    if c['num_classes'] and not c['label_required']:   # one more row, for no label
-        labels = own['label.weight']
-        own['label.weight'] = torch.cat([labels, torch.zeros_like(labels[:1])])
-    state = {}
-    for key, theirs in diffusers_names(model.net).items():
-        linear = len(theirs) == 3 or '.proj.' in key   # here a convolution of width 1
-        for k, v in zip(theirs, own[key].chunk(len(theirs))):
-            state[k] = (v.flatten(1) if linear and v.ndim > 1 else v).contiguous()
+    shape = facts(model).shape or (None,)
+    size = (size, size) if isinstance(size, int) else size or shape[1:]
+    if len(size) != 2: raise ValueError("say how large the images are: to_diffusers(..., size=32)")
+    c, folder = _must_fit(model, size), user_path(folder)
+    settings, given, wanted = scheduler_for(model)
+    c, state = _unet2d_weights(model, c, given, wanted)
     for inner in ('unet', 'scheduler'): (folder/inner).mkdir(parents=True, exist_ok=True)
     weights = to_bytes(state, {'format': 'pt'})
     write_atomic(folder/'unet'/'diffusion_pytorch_model.safetensors', weights)
-    files = {'unet/config.json': _unet2d_json(c, size),
-             'scheduler/scheduler_config.json': _scheduler_json(model),
-             'model_index.json': dict(_class_name='DDPMPipeline', unet=['diffusers', 'UNet2DModel'],
-                                      scheduler=['diffusers', 'DDPMScheduler'])}
+    unet = _unet2d_json(c, [*size]) | (dict(_about=model.about) if model.about else {})
+    files = {'unet/config.json': unet, 'scheduler/scheduler_config.json': settings,
+             'model_index.json': _index_json(c, settings)}
     for name, content in files.items():
         write_atomic(folder/name, json.dumps(content, indent=1).encode())
+    if '_data_scale' in settings: write_atomic(folder/'pipeline.py', halved_pipeline.encode())
+
+# %% ../nbs/87_pretrained.ipynb #c43447d9
+halved_pipeline = '''"Pictures of a network that was trained on twice their range."
+from diffusers import ConsistencyModelPipeline
+
+class HalvedPipeline(ConsistencyModelPipeline):
+    def postprocess_image(self, sample, output_type="pil"):
+        return super().postprocess_image(sample/2, output_type)
+'''
+
+def _index_json(c, settings):
+    "model_index.json: a pipeline that gives labels, scales inputs and halves samples if needed."
+    name, scheduler = 'DDPMPipeline', settings['_class_name']
+    # in spite of its name it runs any network with labels, and any scheduler that scales inputs
+    if c['num_classes'] or scheduler.startswith('EDM'): name = 'ConsistencyModelPipeline'
+    if '_data_scale' in settings: name = ['pipeline', 'HalvedPipeline']
+    return dict(_class_name=name, unet=['diffusers', 'UNet2DModel'],
+                scheduler=['diffusers', scheduler])

@@ -266,13 +266,21 @@ def geometric_schedule(
 class FlowSchedule(NoiseSchedule):
     "A straight line from data to noise: a = 1 - t, b = t (B4, Lipman et al. 2023)."
     @torch.inference_mode(False)
-    def __init__(self): self.given = dict(flow=torch.zeros(0))
+    def __init__(self, shift:float=1.):
+        self.shift = finite('shift', shift, 1e-3, 1e3)
+        given = [] if shift == 1 else [shift]
+        self.given = dict(flow=torch.tensor(given, dtype=torch.float64))
     def curve(self, t): return 1 - t, t
     def time(self, sigma): return sigma / (1 + sigma)
+    def spread(self, u): return self.shift*u / (1 + (self.shift - 1)*u)
+    def draw(self, n:int, generator=None, device='cpu'):
+        return self.spread(super().draw(n, generator, device)).clamp(min=self.first)
 
-def flow_schedule() -> FlowSchedule:
-    "Flow matching's straight line, t in 0..1 (B4)."
-    return FlowSchedule()
+def flow_schedule(
+    shift:float=1.,    # above 1: times of training and sampling move to the noise (SD3)
+) -> FlowSchedule:
+    "Flow matching's straight line, t in 0..1 (B4); `shift` multiplies b/a of all times chosen."
+    return FlowSchedule(shift)
 
 # %% ../nbs/10_schedule.ipynb #adf859e8
 class EDMSchedule(NoiseSchedule):

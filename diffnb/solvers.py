@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['grids', 'samplers', 'raise_level', 'half_steps', 'Heun', 'Multistep', 'DPMSolver', 'corrector_weights', 'UniPC',
-           'log_levels', 'ends', 'solver_times', 'Sampler', 'sampler']
+           'log_levels', 'ends', 'solver_times', 'Sampler', 'sampler', 'usual']
 
 # %% ../nbs/33_solvers.ipynb #9751f898
 import math
@@ -190,3 +190,13 @@ def sampler(
     calls = whole(f"the number of network calls of {name}", calls, kind.fewest, most)
     S = (calls + 1)//2 if kind.twice else calls
     return kind.make(S), solver_times(sched, S, spacing or kind.spacing)
+
+def usual(
+    model,           # a Denoiser
+    name:str=None,   # a key of `samplers`, where the user has chosen one
+) -> tuple:          # name, network calls
+    "How a model is sampled if nothing else is said: EDM's with 20 calls, others with DDPM's 50."
+    T = getattr(model.sched, 'T', math.inf)
+    smooth = model.predicts == 'edm' and T >= 20
+    if name is None: name = 'dpmpp2m' if smooth else 'ddpm'
+    return name, 20 if smooth and name == 'dpmpp2m' else min(50, T)

@@ -4,6 +4,7 @@ import base64, json, sys
 from pathlib import Path
 import torch
 from diffnb.checkpoint import load
+from diffnb.onnx import to_onnx
 
 MODEL = 'digits_cond'                     # a shipped model that takes a label, or none
 # what denoise.js computes; other settings are refused
@@ -25,10 +26,10 @@ def reference(model) -> dict:
     return dict(x=packed(x), t=t.tolist(), y=y.tolist(), output=packed(output))
 
 def export(folder) -> Path: # the folder of index.html -> the file written
-    """All weights as float32, ᾱ_0 … ᾱ_T as float64, the config
-    and a reference case in one script that sets `shipped`."""
+    """The model as an ONNX file, and the same file in a script that sets `shipped`, as a page on a
+    disk may read no other files; and a reference case."""
     model = load(MODEL)
-    config, weights = model.net.config, model.net.state_dict()
+    config = model.net.config
     for key, value in SUPPORTED.items():
         if config[key] != value:
             raise ValueError(f"denoise.js computes networks with {key} = {value!r}, but {MODEL} "
@@ -36,11 +37,10 @@ def export(folder) -> Path: # the folder of index.html -> the file written
     if model.predicts != 'eps':
         raise ValueError(
             f"denoise.js takes the output for noise, but {MODEL} predicts {model.predicts}")
-    shipped = dict(name=MODEL, config=config, clip=model.clip,
-                   shapes={k: list(w.shape) for k, w in weights.items()},
-                   weights=packed(torch.cat([w.flatten() for w in weights.values()])),
-                   alpha_bar=packed(model.sched.alpha_bar), reference=reference(model))
-    path = Path(folder)/'weights.js'
+    file, path = Path(folder)/f'{MODEL}.onnx', Path(folder)/'weights.js'
+    to_onnx(model, file)
+    shipped = dict(name=MODEL, onnx=base64.b64encode(file.read_bytes()).decode(),
+                   reference=reference(model))
     path.write_text(
         f"// written by export.py from diffnb's {MODEL}\nconst shipped = {json.dumps(shipped)};\n")
     return path
