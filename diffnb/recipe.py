@@ -33,7 +33,7 @@ rows = {
         edm | dict(variance='large'),
         dict(channels=16, mults=(1, 2), blocks=1, dropout=0., resample='pool',
              middle_attention=False),
-        dict(steps=3100, batch_size=64, lr=4e-3, log_sigma=-.4)),
+        dict(steps=1700, batch_size=128, lr=5e-3, log_sigma=-.4)),
     'grey': Row(
         eps | dict(variance='learned'),
         dict(channels=16, mults=(1, 3, 4), blocks=1, dropout=0.),
