@@ -13,9 +13,11 @@ import torch
 from torch import nn
 import diffnb
 from diffnb import (
-    cosine_schedule, ddim_encode, sample, solvers, variance, vlb, Denoiser, MLP, TensorData, UNet)
+    cosine_schedule, ddim_encode, flow_schedule, sample, solvers, variance, vlb, Denoiser, MLP,
+    TensorData, UNet)
 from diffnb.checks import facts
 from diffnb.ddim import DDIM, encode_step
+from diffnb.flow import moved, reflow_pairs, straightness, velocity
 from diffnb.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from diffnb.likelihood import bits_per_dim, estimate_bits_per_dim, price, prices
 from diffnb.loss import ask, bound_term, losses
@@ -47,6 +49,10 @@ WITHOUT = {
                   take_weights='file'),
     'recipe': dict(Row='step', Recipe='step'),
     'solvers': dict(usual='step'),
+    'flow': dict(coupled_loss='labels'),             # tested in nbs/34_flow.ipynb
+    # a model of symbols takes no labels
+    'discrete': dict.fromkeys(('SymbolDenoiser', 'symbol_bound', 'symbol_step', 'sample_symbols',
+                               'symbol_loss'), 'labels'),
     # tested with the commands, in nbs/90_cli.ipynb
     'cli': dict.fromkeys(('new_network', 'new_model', 'check_model', 'train_cli', 'labels_for',
                           'check_unlabelled', 'load_classifier', 'guided', 'planned', 'Plan',
@@ -118,6 +124,10 @@ def calls(image):
         'variance.per_example': (0, lambda m, **c: m(x, 9, **variance.per_example(c, x))[0]),
         'loss.ask': (1, lambda m, **c: ask(m, x, t, eps, None, **c)[2]),
         'loss.bound_term': (1, bound),
+        'flow.velocity': (1, lambda m, **c: velocity(continuous(m), x, 3.5, **c)),
+        'flow.straightness': (1, lambda m, **c: straightness(m, x, taus, **c)),
+        'flow.reflow_pairs': (1, lambda m, **c: reflow_pairs(m, x, 4, **c)),
+        'flow.moved': (1, lambda m, **c: moved(continuous(m), flow_schedule())(x, .5, **c)[0]),
         'guidance.ClassifierGuidance': (1, lambda m, **c: steered(m)(x, 9, **c)[0]),
         'guidance.ClassifierGuidance.moments': (
             1, lambda m, **c: steered(m).p_mean_variance(x, 9, **c).mean)}
@@ -267,7 +277,7 @@ def unlisted() -> list:
         'Denoiser.p_mean_variance')}
     known |= {f'guidance.{c}' for c in (
         'ClassifierGuidance.check', 'ClassifierGuidance.forward', 'ClassifierFreeGuidance.output')}
-    known |= {'score.AnnealedLangevin.stay'}
+    known |= {'score.AnnealedLangevin.stay', 'flow.Elsewhere', 'flow.Elsewhere.forward'}
     missing = []
     for m in pkgutil.iter_modules(diffnb.__path__):
         if m.name.startswith('_'): continue

@@ -5,14 +5,15 @@ Words at 200 a minute and visible lines of code at 10 a minute; folded and hidde
 sections Checks and Answers are not on the reading path. Prints a row for each chapter and the sums;
 with notebooks named, only their rows. The exit code is 1 where the path has a refusal test or a
 figure without a caption, a chapter states another time than this (--write corrects it), or a sum
-passes its limit.
+passes its limit. Chapters that go beyond the survey (+ in the index) are no part of the course's
+sum; each has its own limit.
 """
 import json, re, sys
 from pathlib import Path
 from fold import folds, headings
 
 WORDS, LINES = 200, 10              # a minute
-LIMITS = {'first model': 10, 'short path': 60, 'course': 300}       # minutes
+LIMITS = {'first model': 10, 'short path': 60, 'course': 300, 'longest beyond': 20}  # minutes
 STATED = re.compile(r'\*Reads in (\d+) min')
 
 class Chapter:
@@ -55,10 +56,10 @@ class Chapter:
             self.faults.append(f'{self.path}: "Reads in {self.stated} min", measured '
                                f'{self.minutes:.1f} (python .ci/reading.py --write)')
 
-def short_path(index):
-    "The chapters that the index marks with a star."
+def marked(index, mark):
+    "The chapters that the index marks: ★ the short path, + beyond the survey."
     text = ''.join(''.join(c['source']) for c in json.loads(index.read_text())['cells'])
-    return re.findall(r'(?m)^\|.*★.*\]\((\w+)\.ipynb\)', text)
+    return re.findall(rf'(?m)^\|.*\| {re.escape(mark)} .*\]\((\w+)\.ipynb\)', text)
 
 def main():
     named = [Path(p) for p in sys.argv[1:] if p != '--write']
@@ -69,12 +70,13 @@ def main():
         print(f'{c.name:20} {c.words:6} words {c.lines:5} lines {c.minutes:6.1f} min')
     faults = sum((c.faults for c in chapters.values()), [])
     if not named:
-        course = [c for c in chapters.values() if c.name < '8']
-        short = short_path(Path('nbs/index.ipynb'))
+        short, beyond = (marked(Path('nbs/index.ipynb'), mark) for mark in '★+')
+        course = [c for c in chapters.values() if c.name < '8' and c.name not in beyond]
         sums = {'first model': chapters['01_start'].minutes,
                 'short path': sum(chapters[name].minutes for name in short),
-                'course': sum(c.minutes for c in course)}
-        print(f"short path: {', '.join(short)}")
+                'course': sum(c.minutes for c in course),
+                'longest beyond': max(chapters[name].minutes for name in beyond)}
+        print(f"short path: {', '.join(short)}; beyond the survey: {', '.join(beyond)}")
         for what, limit in LIMITS.items():
             print(f'{what}: {sums[what]:.0f} min (at most {limit})')
             if sums[what] > limit: faults.append(f'{what}: {sums[what]:.0f} min')

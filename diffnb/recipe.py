@@ -35,9 +35,10 @@ rows = {
              middle_attention=False),
         dict(steps=1700, batch_size=128, lr=5e-3, log_sigma=-.4)),
     'grey': Row(
-        eps | dict(variance='learned'),
-        dict(channels=16, mults=(1, 3, 4), blocks=1, dropout=0.),
-        dict(steps=6000, batch_size=64, lr=2e-3, label_dropout=.1), attend=64),
+        edm | dict(variance='small'),
+        dict(channels=16, mults=(1, 2, 4), blocks=2, dropout=0., resample='pool',
+             middle_attention=False),
+        dict(steps=6600, batch_size=64, lr=3e-3, log_sigma=-.6, label_dropout=.1)),
     'colour': Row(
         edm | dict(variance='small'),
         dict(channels=128, mults=(1, 2, 2, 2), blocks=2, head_channels=64),

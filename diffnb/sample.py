@@ -120,8 +120,11 @@ def sample(
         chain = tqdm(chain, total=len(taus), desc='sampling', leave=False)
     for _, x_s in chain: x = x_s
     if x.is_meta or x.isfinite().all(): return x
-    raise ValueError("the chain ended in NaN or infinite values: is the network trained, and does "
-                     "it fit the schedule?")
+    # where did it begin? The chain again, as a look at every step would cost all others time
+    again = walk_down(model, x_T, step, taus, generator, **cond)
+    first = next((f', first at t = {t:g}' for t, x in again if not x.isfinite().all()), '')
+    raise ValueError(f"the chain ended in NaN or infinite values{first}: is the network trained, "
+                     "and does it fit the schedule?")
 
 # %% ../nbs/17_sample.ipynb #d2023caa
 precisions = dict(no=None, bf16=torch.bfloat16, fp16=torch.float16)    # kinds of mixed precision

@@ -68,7 +68,7 @@ class Module:
             if not pages: return m[0]
             page = self.notebook if self.notebook in pages else next(iter(pages))
             return f'<a class="equation" href="../{page}.html#{m[0]}">{m[0]}</a>'
-        return re.sub(r'(?<!\w)E\d+(?!\w)', link, escape(doc or ''))
+        return re.sub(r'(?<!\w)[EB]\d+(?!\w)', link, escape(doc or ''))
 
     def signature(self, f, method):
         args = ast.parse(f'def f({ast.unparse(f.args)}): pass').body[0].args

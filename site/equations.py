@@ -45,7 +45,11 @@ ledger = {                                  # id: what it says
     'E34': 'the cost of sampling',
     'E35': 'four families side by side',
     'E36': 'the swiss roll and its drift',
-    'E37': 'stochastic differential equations'}
+    'E37': 'stochastic differential equations',
+    'B4': 'flow matching: the average velocity',
+    'B5': 'flow, VP and VE are one process',
+    'B6': 'coupling and reflow',
+    'B13': 'noise on symbols'}
 
 errata = {                                  # id: printed, corrected (LaTeX), and what decides
     'X1': (r'\bar\alpha_t=\prod_{i=1}^{T}\alpha_i', r'\bar\alpha_t=\prod_{i=1}^{t}\alpha_i',
@@ -106,7 +110,8 @@ symbols = {                                 # LaTeX: pattern, words of its defin
     r'\rho': (r'\\rho', 'deviation', 'a standard deviation'),
     r'\omega_i': (r'\\omega', 'speed|frequenc', 'a frequency of the time embedding'),
     r'\Sigma': (r'\\Sigma(?!_)', 'covariance', 'a covariance'),
-    r'\pi': (r'\\pi', '', 'the number'),
+    r'\pi': (r'\\pi', '', 'the number; for symbols, the distribution of the noise'),
+    r'\varphi': (r'\\varphi', 'function', 'any smooth function'),
 }
 
 
@@ -164,7 +169,7 @@ def naming(chapters:dict, id:str, code:bool):
 def ids_in(text:str) -> frozenset:
     """The ids that a text names. E33a counts as E33;
     a link such as [E6](13_posterior.ipynb) points elsewhere and does not count."""
-    return frozenset(re.findall(r'(?<!\[)\b(E\d+)[a-z]?\b', text))
+    return frozenset(re.findall(r'(?<!\[)\b([EB]\d+)[a-z]?\b', text))
 
 @lru_cache(maxsize=None)
 def formulas(prose:str) -> list:            # of one cell -> [(tags, LaTeX)]
@@ -201,8 +206,8 @@ def assertions(source:str) -> list:         # of a code cell
 
 def proves(source:str) -> list:             # of a code cell
     "The ids that the cell is marked to be the check of: `# proves E6 E7`."
-    marked = re.findall(r'(?m)^\s*# proves ((?:E\d+\b[ ,]*)+)', source)
-    return re.findall(r'E\d+', ' '.join(marked)) if assertions(source) else []
+    marked = re.findall(r'(?m)^\s*# proves ((?:[EB]\d+\b[ ,]*)+)', source)
+    return re.findall(r'[EB]\d+', ' '.join(marked)) if assertions(source) else []
 
 
 # The three rules; places are (chapter, index)

@@ -138,7 +138,7 @@ class Page:
             if not pages: return m[0]
             page = '' if self.name in pages else f'{next(iter(pages))}.html'
             return f'<a class="equation" href="{page}#{m[0]}">{m[0]}</a>'
-        def outside(part): return re.sub(r'(?<![\w\\/#])E\d+(?!\w)', number, part)
+        def outside(part): return re.sub(r'(?<![\w\\/#])[EB]\d+(?!\w)', number, part)
         def aside(part):
             # a paragraph of its own
             if part.startswith('$$'): return f"\n\n$$\n{part.strip('$').strip()}\n$$\n\n"
