@@ -581,7 +581,7 @@ train_command = console_script(train_cli)
 class Trained:
     "The model."
     # run folder, checkpoint file, a folder of the diffusers library, the name of a model that comes
-    # with diffnb (digits, digits_cond, digits_learned, digits_ncsn, fashion_mnist), or
+    # with diffnb (digits, digits_cond, digits_learned, digits_ncsn, fashion_mnist, photographs), or
     # hf:owner/name for a published one, which is downloaded once
     run:str
     cpu:bool=False              # do not use a GPU
@@ -895,8 +895,9 @@ class Evaluation:
     "How samples are evaluated."
     n:int=None                  # samples to draw (default: as many as examples, at most 10000)
     features:str='pixels'       # what the Fréchet distance sees: pixels, classifier or inception
-    # weights of the features' network: digits_features, fashion_mnist_features or a file for a
-    # classifier (no default); a file for Inception (default: torch-fidelity downloads it)
+    # weights of the features' network: digits_features, fashion_mnist_features,
+    # photographs_features or a file for a classifier (no default); a file for Inception (default:
+    # torch-fidelity downloads it)
     weights:str=None
     # how to resize to Inception's 299 pixels: tensorflow, as torch-fidelity and the first FIDs did;
     # clean, as clean-fid does; or antialias

@@ -250,7 +250,7 @@ def ship_classifier(
 
 # %% ../nbs/60_metrics.ipynb #3137d4d2
 def classifier_features(
-    weights,        # a file of `ship_classifier`, or 'digits_features', 'fashion_mnist_features'
+    weights,        # a file of `ship_classifier`, or a shipped name such as 'digits_features'
     device='cpu',   # where the network works
 ) -> Features:      # FileNotFoundError; ValueError if the file holds no classifier of images
     "What a classifier sees before its last layer."
@@ -311,8 +311,8 @@ def features_of(
     if isinstance(which, Features): return which
     if which == 'classifier':
         if weights is not None: return classifier_features(weights, device)
-        raise ValueError("features 'classifier' need weights: a file, 'digits_features' or "
-                         "'fashion_mnist_features'")
+        raise ValueError("features 'classifier' need weights: a file, 'digits_features', "
+                         "'fashion_mnist_features' or 'photographs_features'")
     if which == 'inception': return inception_features(weights, device, resize)
     if weights is not None:
         raise ValueError("weights are for the features 'classifier' and 'inception', "
